@@ -1,0 +1,623 @@
+"""nvcc and torch disagree on CUDA, so DeepSpeed and other CUDA extensions cannot be built."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterable, Iterator
+
+import msgspec
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Question,
+    Suspicion,
+    Symptom,
+    Trial,
+    TrialRequest,
+    facts_of,
+    reproduced,
+)
+from llm_doctor.fixes import environment, packages
+from llm_doctor.model import (
+    Answer,
+    Arm,
+    BuildRule,
+    CudaToolkits,
+    DeepSpeedBuild,
+    Finding,
+    Fix,
+    Gpu,
+    Gpus,
+    Interpreter,
+    Proof,
+    Severity,
+    Subject,
+    Toolkit,
+    TorchBuild,
+    TrialCase,
+    TrialResult,
+)
+from packaging.version import Version
+
+CUDA_HOME = Question(name="torch-cuda-home", imports=("torch",))
+DS_REPORT = Question(name="ds-report", imports=("torch", "deepspeed"), needs_imports=False, limit_s=60)
+ASSERTION = Trial(name="deepspeed-cuda-assertion", imports=("torch", "deepspeed"))
+BUILD = Trial(name="cuda-extension-build", imports=("torch",), limit_s=240, on_gpu=True)
+
+
+class CudaToolkitMismatch(Check):
+    """nvcc and torch disagree on CUDA, so DeepSpeed and other CUDA extensions cannot be built.
+
+    ## What it finds
+
+    The CUDA toolkit that torch would choose (`CUDA_HOME`, else the first `nvcc` on `PATH`, else
+    `/usr/local/cuda`) is held against the CUDA version torch was built for, by the rule of the
+    *installed* DeepSpeed. It also finds: no toolkit although DeepSpeed will want to compile, a CPU-only
+    torch beside an NVIDIA driver, `CUDA_HOME` and the `nvcc` on `PATH` naming different versions, a
+    chosen home without CUDA's headers, a `ds_report` that crashes or that says something else.
+
+    ## Why it breaks
+
+    DeepSpeed refuses to build its operators when `nvcc -V` and `torch.version.cuda` differ, except
+    between minor versions that its table allows. Where the refusal happens differs by release: when
+    operators are pre-compiled (`DS_BUILD_OPS=1 pip install`), when they are compiled at run time
+    (FusedAdam, CPUAdam), or nowhere; releases 0.9.1 to 0.12.1 swallow it and quietly build an operator
+    for the CPU alone. torch itself refuses to build any extension when the major versions differ.
+
+    ## How it is proven
+
+    The rule is read out of the installed `deepspeed/ops/op_builder/builder.py`. The trial calls
+    DeepSpeed's own assertion inside the patient, as it is and with each remedy this machine offers. With
+    `--deep`, a CUDA extension of one kernel is compiled, loaded, and run where there is a GPU. What
+    `ds_report` prints is compared with what was read without it.
+
+    ## Fix
+
+    Export `CUDA_HOME` of an installed toolkit that matches; or install a torch built for the toolkit's
+    version; or install the toolkit of torch's version. `DS_SKIP_CUDA_CHECK=1` is offered only where
+    DeepSpeed honours it and the major versions agree; it hides the difference and does not mend it.
+
+    ## References
+
+    - https://github.com/deepspeedai/DeepSpeed/blob/master/op_builder/builder.py (`assert_no_cuda_mismatch`)
+    - https://github.com/deepspeedai/DeepSpeed/pull/3085, /pull/3436, /pull/4639 (where the rule applies)
+    - torch/utils/cpp_extension.py of torch 2.13.0, `_check_cuda_version` and `_find_cuda_home`
+    - https://github.com/deepspeedai/DeepSpeed/issues/2055 (nvcc on PATH, yet "nvcc missing")
+    """
+
+    name = "cuda-toolkit-mismatch"
+    topic = "cuda-toolkit"
+    severity = "error"
+    since = "0.1.0"
+    needs = (TorchBuild, CudaToolkits)
+    questions = (CUDA_HOME, DS_REPORT)
+    trials = (ASSERTION, BUILD)
+    url = "https://github.com/deepspeedai/DeepSpeed/issues/2055"
+    symptoms = (
+        Symptom(
+            pattern=r"Installed CUDA version \S+ does not match the version torch was compiled with"
+            r"(?!.*accepting this combination)",
+            example="DeepSpeed Op Builder: Installed CUDA version 12.2 does not match the version torch "
+            "was compiled with 11.7, unable to compile cuda/cpp extensions",
+            counter_example="Installed CUDA version 11.8 does not match the version torch was compiled "
+            "with 11.7 but since the APIs are compatible, accepting this combination",
+        ),
+        Symptom(
+            pattern=r"detected CUDA version \(\S+\) mismatches the version that was used to compile",
+            example="The detected CUDA version (13.0) mismatches the version that was used to compile",
+            counter_example="The detected CUDA version (12.4) has a minor version mismatch with the "
+            "version that was used to compile PyTorch (12.1). Most likely this shouldn't be a problem.",
+        ),
+        Symptom(
+            pattern=r"Error building extension|Error compiling objects for extension",
+            example="RuntimeError: Error building extension 'fused_adam'",
+            counter_example="Building extension module fused_adam...",
+        ),
+    )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """Judges by facts; the assertion and, with --deep, a build are there to contradict it."""
+        torch, kits = case.fact(TorchBuild), case.fact(CudaToolkits)
+        deepspeed = case.known(DeepSpeedBuild)
+        driver = case.known(Gpus)
+        reported = list(_ds_report_findings(case, torch, kits.chosen))
+        yield from map(Suspicion, reported)
+        if torch.kind == "cpu" and driver is not None and driver.gpus:
+            yield Suspicion(_cpu_build(torch, driver, case))
+        elif torch.cuda is None:
+            if not reported:
+                built_for = "the CPU" if torch.kind == "cpu" else torch.kind
+                raise CannotTell(
+                    f"torch {torch.version} is built for {built_for}: it has no CUDA version to hold a"
+                    " toolkit against"
+                )
+        elif kits.chosen is None or kits.chosen.version is None:
+            if deepspeed is not None:
+                yield Suspicion(_no_toolkit(torch, kits, deepspeed))
+        else:
+            yield from map(Suspicion, _disagreements(case, kits, kits.chosen))
+            mismatch = _mismatch(torch, kits.chosen, deepspeed, case, kits)
+            if mismatch is None and not kits.chosen.headers:
+                yield Suspicion(_without_headers(kits, kits.chosen))
+            trials = _trials(case, torch, kits, deepspeed)
+            if mismatch is not None or trials:
+                yield Suspicion(mismatch or _agreement(torch, kits.chosen), trials)
+
+    def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
+        """The versions stand as they were read; a trial proves them, or contradicts them."""
+        proof = next(reproduced(results), None)
+        tried = next((result for result in results if result.cases), None)
+        if finding.severity == "note":  # the versions agree: only a trial that broke is worth a word
+            if proof is None:
+                return
+            result, shown = proof
+            error = (shown.broken.error or "") if shown.broken else ""
+            finding = msgspec.structs.replace(
+                finding, severity="error", message=f"{finding.message}, and yet: {error.splitlines()[0]}"
+            )
+        if proof is not None:
+            result, shown = proof
+            yield msgspec.structs.replace(
+                finding,
+                confidence="proven",
+                proof=Proof(trial=result.name, status="reproduced", case=shown),
+                fixes=tuple(_verified(fix, results) for fix in finding.fixes),
+            )
+        elif tried is not None:
+            proof_so_far = Proof(trial=tried.name, status=tried.status, case=tried.cases[0])
+            severity: Severity = "note" if tried.status == "refuted" else finding.severity
+            yield msgspec.structs.replace(finding, severity=severity, proof=proof_so_far)
+        else:
+            yield finding
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+# --- What facts say -----------------------------------------------------------------------------------
+
+
+def accepts(deepspeed: DeepSpeedBuild | None, toolkit: str, torch_cuda: str) -> bool:
+    """Whether a build with this toolkit passes: DeepSpeed's rule, or torch's own without DeepSpeed."""
+    torch_cuda = _minor(torch_cuda)
+    if toolkit == torch_cuda:
+        return True
+    if deepspeed is None:  # torch/utils/cpp_extension.py: another major raises, another minor warns
+        return _major(toolkit) == _major(torch_cuda)
+    row = deepspeed.accepted_minors.get(_major(toolkit), ())
+    return toolkit in row and torch_cuda in row
+
+
+def _mismatch(
+    torch: TorchBuild,
+    chosen: Toolkit,
+    deepspeed: DeepSpeedBuild | None,
+    case: Case,
+    kits: CudaToolkits,
+) -> Finding | None:
+    assert torch.cuda is not None and chosen.version is not None
+    if accepts(deepspeed, chosen.version, torch.cuda):
+        return None
+    other_major = _major(chosen.version) != _major(torch.cuda)
+    message = (
+        f"nvcc is CUDA {chosen.version} ({chosen.nvcc}) but torch {torch.version} was built for"
+        f" CUDA {torch.cuda}: {_consequence(deepspeed, other_major)}"
+    )
+    # torch refuses a foreign major in every build; a minor breaks only what DeepSpeed's rule stops.
+    blocked = deepspeed is not None and (other_major or deepspeed.when_jit == "raises")
+    return Finding(
+        severity="error" if blocked else "warning",
+        confidence="certain",
+        message=message,
+        subject=Subject(kind="toolkit", path=chosen.home),
+        evidence={
+            "toolkit": chosen.version,
+            "toolkit_chosen_by": kits.chosen_by,
+            "torch_cuda": torch.cuda,
+            "deepspeed": deepspeed.version if deepspeed else None,
+        },
+        fixes=tuple(_remedies(torch, chosen, deepspeed, case, kits)),
+    )
+
+
+def _consequence(deepspeed: DeepSpeedBuild | None, other_major: bool) -> str:
+    if deepspeed is None:
+        return "torch refuses to build any CUDA extension"
+    rules: dict[BuildRule, str] = {
+        "raises": "is refused",
+        "builds-for-cpu": "silently builds for the CPU alone",
+        "not-checked": "is not checked",
+    }
+    said = (
+        f"with DeepSpeed {deepspeed.version} pre-compiling an operator {rules[deepspeed.when_precompiled]},"
+        f" compiling one at run time {rules[deepspeed.when_jit]}"
+    )
+    return f"{said}; torch refuses every other CUDA extension" if other_major else said
+
+
+def _remedies(
+    torch: TorchBuild, chosen: Toolkit, deepspeed: DeepSpeedBuild | None, case: Case, kits: CudaToolkits
+) -> Iterator[Fix]:
+    assert torch.cuda is not None and chosen.version is not None
+    for kit in _matching(torch, deepspeed, kits):
+        yield environment.export(
+            f"use the CUDA {kit.version} toolkit that is installed", {"CUDA_HOME": kit.home}
+        )
+    python = case.known(Interpreter)
+    if python is not None:
+        line = packages.install_torch_for(
+            chosen.version,
+            python=python.executable,
+            python_version=python.version,
+            torch_version=torch.version,
+        )
+        if line is not None:
+            yield line
+    wanted = _minor(torch.cuda)
+    yield Fix(
+        title=f"install the CUDA {wanted} toolkit and point CUDA_HOME at it",
+        kind="advice",
+        applicability="manual",
+        preview=(
+            "# from https://developer.nvidia.com/cuda-toolkit-archive\n"
+            f"export CUDA_HOME=/usr/local/cuda-{wanted}"
+        ),
+    )
+    if _skip_helps(torch, chosen, deepspeed):
+        yield environment.export(
+            "let DeepSpeed build across these minor versions (hides the difference)",
+            {"DS_SKIP_CUDA_CHECK": "1"},
+            safe=False,
+        )
+
+
+def _matching(torch: TorchBuild, deepspeed: DeepSpeedBuild | None, kits: CudaToolkits) -> list[Toolkit]:
+    """The other toolkits that a build would accept, those equal to torch's CUDA first."""
+    assert torch.cuda is not None
+    wanted = _minor(torch.cuda)
+    fitting = [
+        kit
+        for kit in kits.toolkits
+        if kit.version and kit.home != kits.chosen_home and accepts(deepspeed, kit.version, torch.cuda)
+    ]
+    return sorted(fitting, key=lambda kit: (kit.version != wanted, kit.home))
+
+
+def _skip_helps(torch: TorchBuild, chosen: Toolkit, deepspeed: DeepSpeedBuild | None) -> bool:
+    """DeepSpeed reads the variable, something checks at all, and torch itself would build."""
+    assert torch.cuda is not None and chosen.version is not None
+    return (
+        deepspeed is not None
+        and deepspeed.honours_skip_variable
+        and _major(chosen.version) == _major(torch.cuda)
+    )
+
+
+def _trials(
+    case: Case, torch: TorchBuild, kits: CudaToolkits, deepspeed: DeepSpeedBuild | None
+) -> tuple[TrialRequest, ...]:
+    chosen = kits.chosen
+    assert torch.cuda is not None and chosen is not None and chosen.version is not None
+    homes: list[dict[str, str]] = []
+    skip: list[dict[str, str]] = []
+    if not accepts(deepspeed, chosen.version, torch.cuda):
+        homes = [{"CUDA_HOME": kit.home} for kit in _matching(torch, deepspeed, kits)]
+        if _skip_helps(torch, chosen, deepspeed):
+            skip = [{"DS_SKIP_CUDA_CHECK": "1"}]
+    trials = []
+    if deepspeed is not None:
+        trials.append(TrialRequest(ASSERTION, {"remedies": homes + skip}))
+    if case.deep:
+        trials.append(TrialRequest(BUILD, {"remedies": homes}))
+    return tuple(trials)
+
+
+def _agreement(torch: TorchBuild, chosen: Toolkit) -> Finding:
+    return Finding(
+        severity="note",
+        confidence="certain",
+        message=f"nvcc {chosen.version} and torch's CUDA {torch.cuda} may be mixed",
+        subject=Subject(kind="toolkit", path=chosen.home),
+        evidence={"toolkit": chosen.version, "torch_cuda": torch.cuda},
+    )
+
+
+def _disagreements(case: Case, kits: CudaToolkits, chosen: Toolkit) -> Iterator[Finding]:
+    on_path = next((kit for kit in kits.toolkits if kit.nvcc == kits.nvcc_on_path), None)
+    if on_path is not None and on_path.version and on_path.version != chosen.version:
+        yield Finding(
+            severity="warning",
+            confidence="certain",
+            message=f"{kits.chosen_by} names CUDA {chosen.version} ({chosen.home}) but the nvcc on PATH is"
+            f" CUDA {on_path.version} ({on_path.nvcc}): what calls nvcc by name builds for another version",
+            subject=Subject(kind="toolkit", path=on_path.nvcc),
+            fixes=(
+                environment.prepend_to_path("put the chosen toolkit first on PATH", f"{chosen.home}/bin"),
+            ),
+        )
+    theirs = case.answer(CUDA_HOME).get("cuda_home")
+    if theirs is not None and theirs != kits.chosen_home:
+        yield Finding(
+            severity="warning",
+            confidence="certain",
+            message=f"torch itself takes {theirs} for the CUDA toolkit, but the environment says"
+            f" {kits.chosen_home}: something in the patient changes it",
+            subject=Subject(kind="toolkit", path=str(theirs)),
+        )
+
+
+def _without_headers(kits: CudaToolkits, chosen: Toolkit) -> Finding:
+    complete = [kit for kit in kits.toolkits if kit.headers and kit.version == chosen.version]
+    return Finding(
+        severity="warning",
+        confidence="certain",
+        message=f"torch takes {chosen.home} for the CUDA toolkit (by {kits.chosen_by}), but there is no"
+        " cuda_runtime.h in it: C++ sources of an extension will not find CUDA's headers",
+        subject=Subject(kind="toolkit", path=chosen.home),
+        fixes=tuple(
+            environment.export(f"name the whole toolkit, {kit.home}", {"CUDA_HOME": kit.home})
+            for kit in complete[:1]
+        ),
+    )
+
+
+def _no_toolkit(torch: TorchBuild, kits: CudaToolkits, deepspeed: DeepSpeedBuild) -> Finding:
+    if kits.chosen_home is None:
+        why = "no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda)"
+    else:
+        problem = kits.chosen.problem if kits.chosen else "it does not exist"
+        why = f"{kits.chosen_by} leads to {kits.chosen_home}, and {problem}"
+    usable = [
+        kit for kit in kits.toolkits if kit.version and accepts(deepspeed, kit.version, torch.cuda or "")
+    ]
+    wanted = _minor(torch.cuda or "")
+    return Finding(
+        severity="warning",
+        confidence="certain",
+        message=f"{why}: DeepSpeed {deepspeed.version} cannot compile its operators (FusedAdam, CPUAdam);"
+        " ZeRO itself works without",
+        subject=Subject(kind="toolkit", path=kits.chosen_home),
+        fixes=tuple(
+            environment.export(
+                f"use the CUDA {kit.version} toolkit that is installed", {"CUDA_HOME": kit.home}
+            )
+            for kit in usable[:1]
+        )
+        or (
+            Fix(
+                title=f"install the CUDA {wanted} toolkit",
+                kind="advice",
+                applicability="manual",
+                preview="# from https://developer.nvidia.com/cuda-toolkit-archive\n"
+                f"export CUDA_HOME=/usr/local/cuda-{wanted}",
+            ),
+        ),
+    )
+
+
+def _cpu_build(torch: TorchBuild, driver: Gpus, case: Case) -> Finding:
+    python = case.known(Interpreter)
+    newest = driver.driver_cuda or ""
+    line = None
+    if python is not None:
+        line = packages.install_torch_for(
+            newest, python=python.executable, python_version=python.version, torch_version=torch.version
+        )
+    names = ", ".join(sorted({gpu.name or "a GPU that does not answer" for gpu in driver.gpus}))
+    return Finding(
+        severity="error",
+        confidence="certain",
+        message=f"torch {torch.version} is a CPU build on a node with {len(driver.gpus)} NVIDIA"
+        f" GPU{'s' if len(driver.gpus) > 1 else ''} ({names}): it cannot use them",
+        subject=Subject(kind="package", package="torch"),
+        evidence={"driver": driver.driver, "driver_cuda": driver.driver_cuda},
+        fixes=(line,) if line else (),
+    )
+
+
+def _ds_report_findings(case: Case, torch: TorchBuild, chosen: Toolkit | None) -> Iterator[Finding]:
+    said = case.answer(DS_REPORT)
+    subject = Subject(kind="package", package="deepspeed")
+    if said.get("crashed"):
+        yield Finding(
+            severity="warning",
+            confidence="proven",
+            message=f"ds_report crashes here: {str(said['crashed']).splitlines()[0][:300]}",
+            subject=subject,
+        )
+    text = str(said.get("text", ""))
+    read = {
+        "nvcc version": chosen.version if chosen else None,
+        "torch cuda version": torch.cuda,
+    }
+    for label, ours in read.items():
+        theirs = re.search(rf"^{label} \.+ *(\d+\.\d+)", text, re.MULTILINE)
+        if theirs and ours and theirs.group(1) != _minor(ours):
+            yield Finding(
+                severity="warning",
+                confidence="certain",
+                message=f"ds_report says {label} {theirs.group(1)}, but it was read as {ours} without it:"
+                " something in the patient changes the answer",
+                subject=subject,
+                evidence={"ds_report": theirs.group(1), "read": ours},
+            )
+
+
+def _verified(fix: Fix, results: tuple[TrialResult, ...]) -> Fix:
+    for _, case in reproduced(results):
+        remedy = case.combination.get("remedy") or {}
+        if remedy and fix.preview == environment.export("", remedy).preview:
+            return msgspec.structs.replace(fix, verified=True)
+    return fix
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _major(version: str) -> str:
+    return str(Version(version).major)
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    def torch(version: str, cuda: str | None) -> TorchBuild:
+        return TorchBuild(version=version, cuda=cuda, kind="cuda" if cuda else "cpu")
+
+    def toolkits(*versions: str, by: str = "CUDA_HOME") -> CudaToolkits:
+        found = tuple(
+            Toolkit(
+                home=f"/usr/local/cuda-{version}",
+                nvcc=f"/usr/local/cuda-{version}/bin/nvcc",
+                version=version,
+                headers=True,
+                found_by=("/usr/local",),
+            )
+            for version in versions
+        )
+        return CudaToolkits(
+            toolkits=found, chosen_home=found[0].home if found else None, chosen_by=by if found else None
+        )
+
+    def deepspeed(version: str, jit: BuildRule = "not-checked", upto: int = 9) -> DeepSpeedBuild:
+        return DeepSpeedBuild(
+            version=version,
+            accepted_minors={"12": tuple(f"12.{minor}" for minor in range(upto + 1) if minor != 7)},
+            honours_skip_variable=True,
+            when_precompiled="builds-for-cpu" if jit == "builds-for-cpu" else "raises",
+            when_jit=jit,
+        )
+
+    def assertion(remedy: dict[str, str] | None, error: str | None) -> TrialResult:
+        # Without a remedy to try, a fault that is there stays unproven.
+        status = "reproduced" if error and remedy else "inconclusive" if error else "refuted"
+        case = TrialCase(
+            combination={"remedy": remedy},
+            status=status,  # type: ignore[arg-type]
+            broken=Arm(outcome="raised" if error else "passed", error=error),
+            fixed=Arm(outcome="passed") if remedy else None,
+        )
+        return TrialResult(name=ASSERTION.name, device="cpu", status=case.status, seconds=0.1, cases=(case,))
+
+    yield Example(
+        title="nvcc 12.8 and a torch built for CUDA 12.8",
+        kind="healthy",
+        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8"))),
+        outcome="pass",
+    )
+    yield Example(
+        title="another minor version that DeepSpeed 0.17.2 accepts, and its own assertion agrees",
+        kind="healthy",
+        case=Case(facts=facts_of(torch("2.9.0+cu126", "12.6"), toolkits("12.8"), deepspeed("0.17.2"))),
+        trials=(assertion(None, None),),
+        outcome="pass",
+    )
+    yield Example(
+        title="the same pair with a DeepSpeed whose table ends at 12.3, on a machine that also has 12.6",
+        kind="sick",
+        case=Case(
+            facts=facts_of(
+                torch("2.9.0+cu126", "12.6"), toolkits("12.8", "12.6"), deepspeed("0.12.3", upto=3)
+            )
+        ),
+        trials=(
+            assertion(
+                {"CUDA_HOME": "/usr/local/cuda-12.6"},
+                "Exception: Installed CUDA version 12.8 does not match the version torch was compiled with",
+            ),
+        ),
+        outcome="findings",
+        says=(
+            "warning: nvcc is CUDA 12.8 (/usr/local/cuda-12.8/bin/nvcc) but torch 2.9.0+cu126 was built for"
+            " CUDA 12.6: with DeepSpeed 0.12.3 pre-compiling an operator is refused, compiling one at run"
+            " time is not checked",
+        ),
+    )
+    yield Example(
+        title="another major version, and a DeepSpeed that swallows its own refusal",
+        kind="sick",
+        case=Case(
+            facts=facts_of(
+                torch("2.0.1+cu118", "11.8"), toolkits("12.1"), deepspeed("0.9.5", "builds-for-cpu", 1)
+            )
+        ),
+        trials=(
+            assertion(
+                None,
+                "Exception: Installed CUDA version 12.1 does not match the version torch was compiled with",
+            ),
+        ),
+        outcome="findings",
+        says=(
+            "error: nvcc is CUDA 12.1 (/usr/local/cuda-12.1/bin/nvcc) but torch 2.0.1+cu118 was built for"
+            " CUDA 11.8: with DeepSpeed 0.9.5 pre-compiling an operator silently builds for the CPU alone,"
+            " compiling one at run time silently builds for the CPU alone; torch refuses every other CUDA"
+            " extension",
+        ),
+    )
+    yield Example(
+        title="another major version without DeepSpeed",
+        kind="sick",
+        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("13.0"))),
+        outcome="findings",
+        says=(
+            "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.9.0+cu128 was built for"
+            " CUDA 12.8: torch refuses to build any CUDA extension",
+        ),
+    )
+    yield Example(
+        title="no toolkit, and DeepSpeed will want one",
+        kind="sick",
+        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits(), deepspeed("0.19.8"))),
+        outcome="findings",
+        says=(
+            "warning: no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no"
+            " /usr/local/cuda): DeepSpeed 0.19.8 cannot compile its operators (FusedAdam, CPUAdam); ZeRO"
+            " itself works without",
+        ),
+    )
+    yield Example(
+        title="a CPU build of torch beside an NVIDIA driver",
+        kind="sick",
+        case=Case(
+            facts=facts_of(
+                torch("2.13.0+cpu", None),
+                toolkits("13.0"),
+                Gpus(driver="580.95.05", driver_cuda="13.0", gpus=(Gpu(index=0, name="NVIDIA H200"),)),
+            )
+        ),
+        outcome="findings",
+        says=(
+            "error: torch 2.13.0+cpu is a CPU build on a node with 1 NVIDIA GPU (NVIDIA H200): it cannot"
+            " use them",
+        ),
+    )
+    yield Example(
+        title="ds_report crashes",
+        kind="sick",
+        case=Case(
+            facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8")),
+            answers={
+                DS_REPORT.name: Answer(
+                    status="ok",
+                    source="example",
+                    seconds=1.0,
+                    value={"text": "", "crashed": "FileNotFoundError: '/usr/local/cuda/bin/nvcc'"},
+                )
+            },
+        ),
+        outcome="findings",
+        says=("warning: ds_report crashes here: FileNotFoundError: '/usr/local/cuda/bin/nvcc'",),
+    )
+    yield Example(
+        title="a CPU build of torch without a driver",
+        kind="cannot-tell",
+        case=Case(facts=facts_of(torch("2.13.0+cpu", None), toolkits("13.0"))),
+        outcome="skipped",
+        reason="torch 2.13.0+cpu is built for the CPU: it has no CUDA version to hold a toolkit against",
+    )

@@ -1,0 +1,235 @@
+"""What a check is: one fault, in one file, with its documentation, its trial and its examples.
+
+The class docstring is the documentation page. Its first line names the fault; then come the headings
+in `HEADINGS`. `examine` and `conclude` are pure: they see facts, answers and trial results, not the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Dict, Iterable, Iterator, Mapping, NamedTuple, Tuple, Type, TypeVar
+
+import msgspec
+from llm_doctor.host import PATIENT_CODE
+from llm_doctor.model import (
+    FACT_NAMES,
+    Answer,
+    Fact,
+    Facts,
+    Finding,
+    Packages,
+    Proof,
+    Severity,
+    TrialCase,
+    TrialResult,
+)
+
+HEADINGS = ("What it finds", "Why it breaks", "How it is proven", "Fix", "References")
+TOPICS = (
+    "cuda-toolkit",
+    "bf16",
+    "quantized-loading",
+    "fp16-int8-prepare",
+    "input-grads",
+    "dtype-mismatch",
+    "disk-space",
+    "zero-memory",
+    "driver-gpu",
+    "nccl",
+    "deepspeed-config",
+    "package-conflict",
+    "cuda-kernel",
+    "device-placement",
+    "sharding-checkpointing",
+    "model-files",
+    "host-limits",
+    "loss-scale",
+)
+
+T = TypeVar("T")
+
+
+class CannotTell(Exception):
+    """Raised by `examine` where the check has nothing to go by; the message is the reason for skipping."""
+
+
+class PatientScript(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that runs inside the patient, and the modules it imports there (never torch's friends here).
+
+    `file` is needed by plugins only: built-in ones are found under doctor/patient/ by their name."""
+
+    name: str
+    imports: Tuple[str, ...]
+    limit_s: float = 30.0
+    file: str = ""
+
+    folder: ClassVar[str]
+
+    @property
+    def path(self) -> str:
+        """The file, absolute."""
+        return self.file or str(PATIENT_CODE / self.folder / (self.name.replace("-", "_") + ".py"))
+
+
+class Trial(PatientScript, frozen=True, kw_only=True):
+    """A miniature experiment in two arms. On a GPU that nobody uses where `on_gpu`, else on the CPU."""
+
+    on_gpu: bool = False
+
+    folder: ClassVar[str] = "trials"
+
+
+class Question(PatientScript, frozen=True, kw_only=True):
+    """Something asked of the installed libraries; asked even where an import fails unless it needs them."""
+
+    needs_imports: bool = True
+
+    folder: ClassVar[str] = "questions"
+
+
+class TrialRequest(NamedTuple):
+    """A trial and what it needs to know of this machine. Equal requests are run once."""
+
+    trial: Trial
+    settings: Mapping[str, object] = {}
+
+
+class Suspicion(NamedTuple):
+    """A finding as it stands before its trials, and the trials that would prove it."""
+
+    finding: Finding
+    trials: Tuple[TrialRequest, ...] = ()
+
+
+class Symptom(msgspec.Struct, frozen=True, kw_only=True):
+    """How a fault looks in a log: a pattern, a text that it is in, and a similar one that it is not in."""
+
+    pattern: str
+    example: str
+    counter_example: str
+
+    def matches(self, text: str) -> bool:
+        """Whether this text shows the fault."""
+        return re.search(self.pattern, text) is not None
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a check may look at."""
+
+    facts: Facts
+    answers: Mapping[str, Answer] = {}
+    deep: bool = False
+
+    def fact(self, kind: Type[T]) -> T:
+        """The value of a fact. Raises CannotTell with its reason where it is unavailable."""
+        fact = getattr(self.facts, FACT_NAMES[kind])
+        if fact.value is None:
+            raise CannotTell(fact.reason or f"{FACT_NAMES[kind]} is unavailable")
+        value: T = fact.value
+        return value
+
+    def known(self, kind: Type[T]) -> T | None:
+        """The value of a fact, or None where it is unavailable."""
+        value: T | None = getattr(self.facts, FACT_NAMES[kind]).value
+        return value
+
+    def answer(self, question: Question) -> Dict[str, object]:
+        """What was answered; empty where it was not asked or could not be answered."""
+        answer = self.answers.get(question.name)
+        return answer.value if answer is not None and isinstance(answer.value, dict) else {}
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A case and what the check says of it: a test, and a line of the documentation.
+
+    `says` lists the findings as `severity: message`."""
+
+    title: str
+    kind: str
+    case: Case
+    trials: Tuple[TrialResult, ...] = ()
+    outcome: str
+    reason: str | None = None
+    says: Tuple[str, ...] = ()
+
+
+def facts_of(*values: object) -> Facts:
+    """Facts for an example: the given ones, each by its type, and no others."""
+    given = {FACT_NAMES[type(value)]: value for value in values}
+    absent = Fact[Any](status="unavailable", source="example", seconds=0.0, reason="not in this example")
+    known = {
+        name: Fact[Any](status="ok", source="example", seconds=0.0, value=value)
+        for name, value in given.items()
+    }
+    return Facts(**{name: known.get(name, absent) for name in FACT_NAMES.values()})
+
+
+class Check:
+    """One fault. Subclasses are found in llm_doctor.checks and at the entry point group of that name."""
+
+    name: ClassVar[str]
+    topic: ClassVar[str]
+    severity: ClassVar[Severity]
+    since: ClassVar[str]
+    needs: ClassVar[Tuple[type, ...]] = ()
+    questions: ClassVar[Tuple[Question, ...]] = ()
+    trials: ClassVar[Tuple[Trial, ...]] = ()
+    symptoms: ClassVar[Tuple[Symptom, ...]] = ()
+    url: ClassVar[str | None] = None
+
+    def examine(self, case: Case) -> Iterable[Suspicion]:
+        """What facts and answers make of the case. Raises CannotTell."""
+        raise NotImplementedError
+
+    def conclude(self, finding: Finding, results: Tuple[TrialResult, ...]) -> Iterable[Finding]:
+        """What a finding is worth after its trials; here: one finding for each case that reproduced.
+
+        A fault that its trial refutes, or that was not shown, is not spoken of."""
+        for result, case in reproduced(results):
+            yield proven(finding, result, case)
+
+    def examples(self) -> Iterable[Example]:
+        """Healthy, sick and cannot-tell cases."""
+        return ()
+
+    @classmethod
+    def summary(cls) -> str:
+        """The fault in one line: the first of the docstring."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+    @classmethod
+    def documentation(cls) -> str:
+        """The docstring as Markdown, without its indentation."""
+        lines = (cls.__doc__ or "").strip().splitlines()
+        return "\n".join([*lines[:1], *(line[4:] for line in lines[1:])])
+
+
+def require_installed(case: Case, *names: str) -> None:
+    """Raises CannotTell, naming the package, unless all of them are installed in the patient."""
+    installed = case.fact(Packages).installed
+    for name in names:
+        if name not in installed:
+            raise CannotTell(f"{name} is not installed")
+
+
+def reproduced(results: Iterable[TrialResult]) -> Iterator[Tuple[TrialResult, TrialCase]]:
+    """Every case that reproduced the fault, with its trial."""
+    for result in results:
+        for case in result.cases:
+            if case.status == "reproduced":
+                yield result, case
+
+
+def proven(finding: Finding, result: TrialResult, case: TrialCase) -> Finding:
+    """The finding with a trial's case as its proof; its fixes are verified by the fixed arm."""
+    return msgspec.structs.replace(
+        finding,
+        confidence="proven",
+        evidence={**finding.evidence, "combination": case.combination, "device": result.device},
+        proof=Proof(trial=result.name, status=case.status, case=case),
+    )
+
+
+def symptom_shown(check: Type[Check], error: str) -> bool:
+    """Whether an error's text is one of the check's own symptoms."""
+    return any(symptom.matches(error) for symptom in check.symptoms)

@@ -1,0 +1,348 @@
+"""The command line: commands, options, exit codes. The only file that prints."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import click
+from llm_doctor import __version__
+
+USAGE = 2
+INCOMPLETE = 3
+INTERRUPTED = 130
+
+_FORMATS = ("text", "json", "markdown")
+
+
+class _Examples(click.Command):
+    """A command whose help ends with examples, printed as they are."""
+
+    examples: tuple[str, ...] = ()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, _EXAMPLES.get(ctx.info_name or "", ()))
+
+
+class _Group(click.Group):
+    command_class = _Examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(formatter, _EXAMPLES["llm-doctor"])
+
+
+_EXAMPLES: dict[str, tuple[str, ...]] = {
+    "llm-doctor": (
+        "llm-doctor run                          examine this node and stack",
+        "llm-doctor run --python ~/env           examine another environment",
+        "llm-doctor explain half-float-mismatch  what a check finds, and why",
+    ),
+    "run": (
+        "llm-doctor run",
+        "llm-doctor run --python ~/venvs/train --fail-on warning",
+        "llm-doctor run --only cuda-toolkit-mismatch --verbose",
+        "llm-doctor run --format markdown --output ticket.md",
+        "llm-doctor run --record node7.json      then, anywhere:",
+        "llm-doctor run --replay node7.json",
+    ),
+    "list": ("llm-doctor list", "llm-doctor list --format json"),
+    "explain": ("llm-doctor explain lora-without-input-grads",),
+    "schema": ("llm-doctor schema > report.schema.json",),
+}
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="llm-doctor", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Examines the node and the Python stack, tries each suspected LLM training or inference failure in
+    miniature on that very stack, and says only what it could show."""
+
+
+@cli.command()
+@click.option("--python", metavar="PATH", help="The patient: an interpreter or its environment's folder.")
+@click.option("--only", multiple=True, metavar="NAME", help="Run only this check (repeatable).")
+@click.option("--skip", multiple=True, metavar="NAME", help="Leave this check out (repeatable).")
+@click.option("--no-probes", is_flag=True, help="Facts only: import nothing of the stack, try nothing.")
+@click.option("--deep", is_flag=True, help="Allow more: compile a CUDA extension.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For all trials together, imports not counted.",
+)
+@click.option("--format", "format_", type=click.Choice(_FORMATS), default=None, help="Default: text.")
+@click.option("--output", metavar="FILE", help="Write the report there; .json and .md choose the format.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "note", "never")),
+    default="error",
+    show_default=True,
+    help="Exit with 1 when there is a finding of this severity or above.",
+)
+@click.option("--record", metavar="FILE", help="Keep what the machine answered, for --replay.")
+@click.option("--replay", metavar="FILE", help="Examine a recorded machine: facts only.")
+@click.option("--no-redact", is_flag=True, help="Leave user, host and home names in.")
+@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
+@click.option("-q", "--quiet", is_flag=True, help="One line when nothing is wrong; no notes.")
+@click.option("-v", "--verbose", is_flag=True, help="Every proof, fact and fix.")
+def run(**options: Any) -> None:
+    """Examine this node and stack, and say what will break on it.
+
+    Exit codes: 0 examined; 1 findings at or above --fail-on; 2 usage; 3 the examination could not be
+    completed; 130 interrupted."""
+    # Not imported before it is needed: --help and usage errors answer at once.
+    from llm_doctor import registry
+    from llm_doctor.examination import Request, examine
+    from llm_doctor.host import Host, Recorder, RecordingError, real_host, replay_host
+
+    if options["record"] and options["replay"]:
+        raise click.UsageError("--record and --replay exclude each other")
+    if options["quiet"] and options["verbose"]:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    try:
+        checks = registry.select(registry.registered(), options["only"], options["skip"])
+    except registry.UnknownCheck as error:
+        raise click.UsageError(str(error)) from error
+    for name in ("output", "record"):
+        _must_be_writable(name, options[name])
+    no_probes = "--no-probes was given" if options["no_probes"] else None
+    recorder = None
+    if options["replay"]:
+        try:
+            host = replay_host(Path(options["replay"]).read_text(encoding="utf-8", errors="replace"))
+        except (RecordingError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise click.UsageError(f"--replay {options['replay']}: {reason}") from error
+        no_probes = "a recorded machine cannot be tried"
+    elif options["record"]:
+        recorder = Recorder()
+        host = Host(recorder.ask)
+    else:
+        host = real_host()
+    request = Request(
+        checks=checks,
+        python=options["python"],
+        no_probes=no_probes,
+        deep=options["deep"],
+        budget_s=options["budget"],
+        fail_on=options["fail_on"],
+    )
+    with _progress(options["quiet"]) as progress:
+        report = examine(request, host, progress)
+    recording = recorder.recording() if recorder else None
+    if not options["no_redact"]:
+        from llm_doctor.redact import redactor
+
+        cleaner = redactor()
+        report = cleaner.report(report)
+        recording = cleaner.value(recording)
+    failed = False
+    if recording is not None:
+        failed = not _write(options["record"], json.dumps(recording, indent=1) + "\n")
+    text = _rendered(report, options)
+    failed = not _write(options["output"], text) or failed
+    sys.exit(max(report.exit_code, INCOMPLETE) if failed else report.exit_code)
+
+
+@cli.command("list")
+@click.option("--format", "format_", type=click.Choice(("text", "json")), default="text", show_default=True)
+def list_(format_: str) -> None:
+    """Every check: its name, the fault in one line, and where it comes from."""
+    from llm_doctor import registry
+
+    entries = registry.registered()
+    if format_ == "json":
+        rows = [
+            {
+                "name": entry.name,
+                "summary": entry.check.summary() if entry.check else None,
+                "topic": entry.check.topic if entry.check else None,
+                "origin": entry.origin,
+                "problem": entry.problem,
+            }
+            for entry in entries
+        ]
+        _emit(json.dumps(rows, indent=2) + "\n")
+        return
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        what = entry.check.summary() if entry.check else f"broken: {entry.problem}"
+        _emit(f"{entry.name:<{width}}  {what}  [{entry.origin}]\n")
+
+
+@cli.command()
+@click.argument("name")
+def explain(name: str) -> None:
+    """A check's own documentation."""
+    from llm_doctor import registry
+
+    try:
+        entry = registry.select(registry.registered(), [name])[0]
+    except registry.UnknownCheck as error:
+        raise click.UsageError(str(error)) from error
+    if entry.check is None:
+        raise click.ClickException(f"{entry.name} from {entry.origin}: {entry.problem}")
+    documentation = f"# {name}\n\n{entry.check.documentation()}\n"
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(documentation))
+    else:
+        _emit(documentation)
+
+
+@cli.command()
+def schema() -> None:
+    """The JSON Schema of a report."""
+    from llm_doctor.model import json_schema
+
+    _emit(json.dumps(json_schema(), indent=2) + "\n")
+
+
+# --- Printing -----------------------------------------------------------------------------------------
+
+
+def _rendered(report: Any, options: dict[str, Any]) -> str:
+    output = options["output"] or ""
+    by_suffix = {".json": "json", ".md": "markdown"}.get(Path(output).suffix, "text")
+    chosen = options["format_"] or by_suffix
+    if chosen == "json":
+        from llm_doctor.render import json as renderer
+
+        return renderer.render(report)
+    if chosen == "markdown":
+        from llm_doctor.render import markdown
+
+        return markdown.render(report)
+    from llm_doctor.render import text
+
+    return text.render(
+        report,
+        width=80 if output else min(shutil.get_terminal_size((80, 24)).columns, 120),
+        color=_wants_color(options["color"], output),
+        verbose=options["verbose"],
+        quiet=options["quiet"],
+    )
+
+
+def _wants_color(option: str, output: str) -> bool:
+    if option != "auto":
+        return option == "always"
+    return (
+        not output
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    )
+
+
+def _must_be_writable(option: str, path: str | None) -> None:
+    """A report must not be lost after a minute of trials for a mistyped folder."""
+    if path is None:
+        return
+    target = Path(path)
+    folder = target.parent
+    if target.is_dir():
+        raise click.UsageError(f"--{option} {path}: it is a folder")
+    if not folder.is_dir():
+        raise click.UsageError(f"--{option} {path}: there is no folder {folder}")
+    if not os.access(target if target.exists() else folder, os.W_OK):
+        raise click.UsageError(f"--{option} {path}: it cannot be written there")
+
+
+def _write(path: str | None, text: str) -> bool:
+    """Writes to the file, or to standard output; False, and a clear line, where that fails."""
+    try:
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        else:
+            _emit(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = path or "standard output"
+        _complain(f"llm-doctor: the report could not be written to {name}: {error.strerror or error}")
+        if path is not None and not _write(None, text):
+            return False
+        return False
+    return True
+
+
+def _emit(text: str) -> None:
+    # As bytes: a terminal of another encoding gets ? for what it has not, never a traceback.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.buffer.write(text.encode(encoding, "replace"))
+    sys.stdout.flush()
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What is running and for how long, on a terminal's standard error; nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda doing: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def say(doing: str) -> None:
+            bar.reset(task, description=doing)
+
+        yield say
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The program. A closed pipe or Ctrl-C ends it quietly, nothing ends it with a traceback."""
+    with contextlib.suppress(ValueError, OSError):
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(prog_name="llm-doctor", standalone_mode=False)
+    except click.exceptions.Abort:
+        _complain("llm-doctor: interrupted")
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _complain("llm-doctor: interrupted")
+        code = INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            _complain(f"llm-doctor: {error.strerror or error}")
+        code = 0 if error.errno == errno.EPIPE else INCOMPLETE
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    else:
+        code = 0
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,311 @@
+"""The run, stage by stage: facts, questions, checks, trials, conclusions, report. No stage reaches back."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Callable, Iterable, Mapping, Sequence, Type, TypeVar
+
+import msgspec
+from llm_doctor import __version__, probes
+from llm_doctor.check import CannotTell, Case, Check, Suspicion, TrialRequest, symptom_shown
+from llm_doctor.facts import (
+    accelerators,
+    compilers,
+    cuda_toolkits,
+    deepspeed_build,
+    gpus,
+    patient,
+    system,
+    torch_build,
+)
+from llm_doctor.host import Host, Unavailable, temporary_folder
+from llm_doctor.model import (
+    SCHEMA,
+    SEVERITIES,
+    Answer,
+    CheckOutcome,
+    CheckResult,
+    Doctor,
+    Fact,
+    Facts,
+    Finding,
+    Packages,
+    Patient,
+    Report,
+    TrialResult,
+    Verdict,
+)
+from llm_doctor.registry import Registered
+
+INTERRUPTED = 130
+INCOMPLETE = 3
+FOUND = 1
+
+Progress = Callable[[str], None]
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be examined, and how far."""
+
+    checks: Sequence[Registered]
+    python: str | None = None
+    no_probes: str | None = None
+    deep: bool = False
+    budget_s: float = 60.0
+    fail_on: str = "error"
+
+
+class _Examined(msgspec.Struct):
+    """One check on its way: its suspicions, or the outcome that it already has."""
+
+    entry: Registered
+    seconds: float = 0.0
+    suspicions: Sequence[Suspicion] = ()
+    outcome: CheckOutcome | None = None
+    reason: str | None = None
+
+
+def examine(request: Request, host: Host, progress: Progress) -> Report:
+    """Examines node and patient. Ctrl-C ends it early with a report of what is known so far."""
+    started = datetime.datetime.now(datetime.timezone.utc)
+    began = time.monotonic()
+    progress("reading the node")
+    facts, chosen, interrupted = read_facts(host, request.python)
+    patient_lost = facts.python.value is None
+    no_probes = "interrupted" if interrupted else request.no_probes
+    if no_probes is None and patient_lost:
+        no_probes = facts.python.reason
+
+    answers: dict[str, Answer] = {}
+    results: dict[str, TrialResult] = {}
+    if no_probes is not None:
+        examined = _examine_all(request, facts, answers)
+        results = {key: probes.not_run(trial, no_probes) for key, trial in _distinct_trials(examined).items()}
+    else:
+        try:
+            with temporary_folder() as folder, probes.worker(chosen.python, folder, progress) as worker:
+                questions = {q.name: q for e in request.checks if e.check for q in _wanted(e.check, facts)}
+                if questions:
+                    answers = probes.ask(worker, list(questions.values()), request.budget_s)
+                examined = _examine_all(request, facts, answers)
+                trials = _distinct_trials(examined)
+                if trials:
+                    ran = probes.run_trials(
+                        worker, list(trials.values()), _idle_gpu(facts), request.budget_s, _shows(request)
+                    )
+                    results = dict(zip(trials, ran))
+                interrupted = worker.interrupted
+        except Unavailable as error:
+            examined = _examine_all(request, facts, answers)
+            results = {
+                key: probes.not_run(trial, str(error)) for key, trial in _distinct_trials(examined).items()
+            }
+
+    checks = tuple(_conclude(item, results) for item in examined)
+    verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted)
+    return Report(
+        schema=SCHEMA,
+        doctor=Doctor(version=__version__),
+        started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=round(time.monotonic() - began, 3),
+        verdict=verdict,
+        exit_code=INTERRUPTED if interrupted else exit_code,
+        patient=Patient(
+            python=chosen.python,
+            version=facts.python.value.version if facts.python.value else None,
+            chosen_by=chosen.by,
+        ),
+        facts=facts,
+        answers=answers,
+        checks=checks,
+    )
+
+
+def judge(checks: Iterable[CheckResult], fail_on: str, incomplete: bool) -> tuple[Verdict, int]:
+    """The verdict and the exit code: 0 nothing at or above `fail_on`, 1 something, 3 not completed.
+
+    A finding at the threshold makes a 1 even when the examination was not completed."""
+    severities = {finding.severity for check in checks for finding in check.findings}
+    incomplete = incomplete or any(check.outcome in ("crashed", "timeout") for check in checks)
+    threshold = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+    exit_code = FOUND if severities & set(threshold) else INCOMPLETE if incomplete else 0
+    if exit_code == INCOMPLETE:
+        return "incomplete", exit_code
+    if "error" in severities:
+        return "fail", exit_code
+    return ("warn" if "warning" in severities else "pass"), exit_code
+
+
+# --- Facts --------------------------------------------------------------------------------------------
+
+
+def read_facts(host: Host, python: str | None) -> tuple[Facts, patient.Chosen, bool]:
+    """All facts, the sources side by side; the interpreter; whether Ctrl-C cut it short.
+
+    A source that is absent is a fact with a reason."""
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        choosing = pool.submit(patient.choose, host, python)
+
+        def installed() -> Packages:
+            return patient.packages(choosing.result())
+
+        def installed_or_none() -> Packages | None:
+            try:
+                return installed()
+            except Unavailable:
+                return None
+
+        sources: dict[str, tuple[str, Callable[[], Any]]] = {
+            "gpus": (gpus.SOURCE, lambda: gpus.read(host)),
+            "compilers": (compilers.SOURCE, lambda: compilers.read(host)),
+            "system": (system.SOURCE, lambda: system.read(host)),
+            "accelerators": (accelerators.SOURCE, lambda: accelerators.read(host)),
+            "python": (patient.SOURCE, lambda: patient.interpreter(choosing.result())),
+            "packages": (patient.SOURCE, installed),
+            "cuda_toolkits": (
+                cuda_toolkits.SOURCE,
+                lambda: cuda_toolkits.read(host, installed_or_none()),
+            ),
+            "torch_build": (torch_build.SOURCE, lambda: torch_build.read(host, installed())),
+            "deepspeed_build": (
+                deepspeed_build.SOURCE,
+                lambda: deepspeed_build.read(host, installed()),
+            ),
+        }
+        futures: dict[str, Future[Fact[Any]]] = {
+            name: pool.submit(_fact, source, read) for name, (source, read) in sources.items()
+        }
+        interrupted = False
+        try:
+            wait(futures.values())
+        except KeyboardInterrupt:
+            # The commands that are running end at once; what was read until now is kept.
+            interrupted = True
+            host.interrupt()
+        values = {name: future.result() for name, future in futures.items()}
+        return Facts(**values), choosing.result(), interrupted
+
+
+def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
+    began = time.monotonic()
+
+    def seconds() -> float:
+        return round(time.monotonic() - began, 4)
+
+    try:
+        value = read()
+    except Unavailable as error:
+        return Fact(status="unavailable", source=source, seconds=seconds(), reason=str(error))
+    except Exception as error:  # a source of facts that breaks must not end the run
+        reason = f"the doctor could not read it: {type(error).__name__}: {error}"
+        return Fact(status="unavailable", source=source, seconds=seconds(), reason=reason)
+    return Fact(status="ok", source=source, seconds=seconds(), value=value)
+
+
+def _idle_gpu(facts: Facts) -> tuple[int, str] | None:
+    """Index and UUID of the first GPU that works and that no process uses."""
+    for gpu in facts.gpus.value.gpus if facts.gpus.value else ():
+        if gpu.problem is None and gpu.uuid is not None and not gpu.processes:
+            return gpu.index, gpu.uuid
+    return None
+
+
+# --- Checks ---------------------------------------------------------------------------------------------
+
+
+def _wanted(check: Type[Check], facts: Facts) -> Sequence[Any]:
+    """The check's questions whose packages are installed: asking the others would only say so."""
+    installed = facts.packages.value.installed if facts.packages.value else {}
+    return [q for q in check.questions if all(m.partition(".")[0] in installed for m in q.imports)]
+
+
+def _examine_all(request: Request, facts: Facts, answers: Mapping[str, Answer]) -> list[_Examined]:
+    case = Case(facts=facts, answers=answers, deep=request.deep)
+    return [_examine(entry, case) for entry in request.checks]
+
+
+def _examine(entry: Registered, case: Case) -> _Examined:
+    if entry.check is None:
+        return _Examined(entry, outcome="crashed", reason=entry.problem)
+    began = time.monotonic()
+    item = _Examined(entry)
+    try:
+        for needed in entry.check.needs:
+            case.fact(needed)
+        item.suspicions = list(entry.check().examine(case))
+    except CannotTell as error:
+        item.outcome, item.reason = "skipped", str(error)
+    except Exception as error:
+        item.outcome, item.reason = "crashed", f"{type(error).__name__}: {error}"
+    item.seconds = time.monotonic() - began
+    return item
+
+
+def _key(request: TrialRequest) -> str:
+    return f"{request.trial.path} {json.dumps(request.settings, sort_keys=True)}"
+
+
+def _distinct_trials(examined: Iterable[_Examined]) -> dict[str, TrialRequest]:
+    return {
+        _key(request): request
+        for item in examined
+        for suspicion in item.suspicions
+        for request in suspicion.trials
+    }
+
+
+def _shows(request: Request) -> probes.ShowsSymptom:
+    """Whether an error is a symptom of a check that owns the trial."""
+    checks = [entry.check for entry in request.checks if entry.check is not None]
+
+    def shows(trial: TrialRequest, error: str) -> bool:
+        return any(symptom_shown(check, error) for check in checks if trial.trial in check.trials)
+
+    return shows
+
+
+def _conclude(item: _Examined, results: Mapping[str, TrialResult]) -> CheckResult:
+    check = item.entry.check
+    began = time.monotonic()
+    findings: list[Finding] = []
+    trials: dict[str, TrialResult] = {}
+    outcome, reason = item.outcome, item.reason
+    if outcome is None and check is not None:
+        try:
+            for suspicion in item.suspicions:
+                mine = {_key(request): results[_key(request)] for request in suspicion.trials}
+                trials.update(mine)
+                if mine:
+                    findings.extend(check().conclude(suspicion.finding, tuple(mine.values())))
+                else:
+                    findings.append(suspicion.finding)
+            outcome, reason = _outcome(findings, list(trials.values()))
+        except Exception as error:
+            findings, outcome, reason = [], "crashed", f"{type(error).__name__}: {error}"
+    return CheckResult(
+        name=item.entry.name,
+        topic=check.topic if check is not None else "",
+        outcome=outcome or "crashed",
+        reason=reason,
+        seconds=round(
+            item.seconds + time.monotonic() - began + sum(trial.seconds for trial in trials.values()), 4
+        ),
+        trials=tuple(trials.values()),
+        findings=tuple(
+            f if f.url or check is None else msgspec.structs.replace(f, url=check.url) for f in findings
+        ),
+    )
+
+
+def _outcome(findings: Sequence[Finding], trials: Sequence[TrialResult]) -> tuple[CheckOutcome, str | None]:
+    """`pass` wants something that was shown: a trial that could not speak is a skip with its reason."""
+    if any(finding.severity != "note" for finding in findings):
+        return "findings", None
+    silent = [trial for trial in trials if trial.status in ("inconclusive", "not-run")]
+    if silent and not findings:
+        return "skipped", f"{silent[0].name} is {silent[0].status}: {silent[0].reason}"
+    return "pass", None

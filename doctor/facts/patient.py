@@ -1,0 +1,108 @@
+"""Which interpreter is the patient, and what is installed in it."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from typing import Dict, NamedTuple
+
+import msgspec
+from llm_doctor.host import Completed, Host, Unavailable, describe_status
+from llm_doctor.model import Interpreter, Packages
+
+SOURCE = "importlib.metadata in the patient"
+SECONDS = 30.0
+"""Time limit for the inventory; a cold start from a network file system takes several seconds."""
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """What patient/inventory.py writes."""
+
+    version: str
+    implementation: str
+    prefix: str
+    installed: Dict[str, str]
+    modules: Dict[str, str]
+
+
+class Chosen(NamedTuple):
+    """The patient's interpreter, why it is the one, and its inventory or the reason it has none."""
+
+    python: str
+    by: str
+    inventory: Inventory | None
+    problem: str | None
+
+
+def choose(host: Host, option: str | None) -> Chosen:
+    """--python, else $VIRTUAL_ENV or $CONDA_PREFIX, else python on PATH with torch, else our own."""
+    if option is not None:
+        return _examined(host, _resolved(host, option), "--python")
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        prefix = host.env(variable)
+        if prefix:
+            return _examined(host, f"{prefix}/bin/python", variable)
+    own = host.own_python()
+    on_path = host.which("python") or host.which("python3")
+    if on_path and on_path != own:
+        chosen = _examined(host, on_path, "python on PATH, which has torch")
+        if chosen.inventory is not None and "torch" in chosen.inventory.modules:
+            return chosen
+    return _examined(host, own, "the doctor's own interpreter")
+
+
+def interpreter(chosen: Chosen) -> Interpreter:
+    """Raises Unavailable with the reason why the interpreter cannot be examined."""
+    inventory = _inventory(chosen)
+    return Interpreter(
+        executable=chosen.python,
+        version=inventory.version,
+        implementation=inventory.implementation,
+        prefix=inventory.prefix,
+        chosen_by=chosen.by,
+    )
+
+
+def packages(chosen: Chosen) -> Packages:
+    """Raises Unavailable with the reason why the interpreter cannot be examined."""
+    inventory = _inventory(chosen)
+    return Packages(installed=inventory.installed, modules=inventory.modules)
+
+
+def _resolved(host: Host, option: str) -> str:
+    if os.path.sep not in option:  # a name, as `--python python3.10`
+        return host.which(option) or option
+    path = os.path.abspath(os.path.expanduser(option))
+    # The folder of an environment is as good a name for it as its interpreter.
+    return f"{path}/bin/python" if host.exists(f"{path}/bin/python") else path
+
+
+def _examined(host: Host, python: str, by: str) -> Chosen:
+    done = host.inventory(python, seconds=SECONDS)
+    try:
+        inventory = msgspec.json.decode(done.result, type=Inventory)
+    except msgspec.MsgspecError:
+        return Chosen(python, by, None, _why_not(host, python, done))
+    return Chosen(python, by, inventory, None)
+
+
+def _why_not(host: Host, python: str, done: Completed) -> str:
+    if not host.exists(python):
+        return f"{python} does not exist"
+    if done.problem is not None:
+        return f"{python} {done.problem}"
+    # An interpreter too old for our code fails on it; a simple question tells it from no Python at all.
+    code = "import sys; sys.stdout.write('python %d.%d.%d' % sys.version_info[:3])"
+    answer = host.run([python, "-c", code], seconds=SECONDS)
+    version = re.fullmatch(r"python ((\d+)\.(\d+)\.\d+)", answer.stdout.strip())
+    if version and (int(version.group(2)), int(version.group(3))) < (3, 8):
+        return f"{python} is Python {version.group(1)}; 3.8 is the oldest that can be examined"
+    lines = done.stderr.strip().splitlines()
+    last = f": {lines[-1].strip()[:200]}" if lines else ""
+    return f"{python} is not a Python that works ({describe_status(done.returncode)}{last})"
+
+
+def _inventory(chosen: Chosen) -> Inventory:
+    if chosen.inventory is None:
+        raise Unavailable(chosen.problem or "no inventory")
+    return chosen.inventory

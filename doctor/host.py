@@ -1,0 +1,452 @@
+"""The one doorway to the machine: every fact is asked here, so that it can be recorded and replayed.
+
+A question to the machine is a tuple of strings, its answer a JSON object; `{"error": ...}` is a refusal.
+Everything that could hang runs in a child with a time limit and bounded output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+
+PATIENT_CODE = Path(__file__).resolve().parent / "patient"
+OUTPUT_LIMIT = 1 << 20
+"""Bytes of each stream that are kept of a command; one that writes more is ended."""
+RECORDING_SCHEMA = "llm-doctor/recording/v1"
+
+_INTERRUPTED = threading.Event()
+
+Answer = Mapping[str, Any]
+Ask = Callable[..., Answer]
+
+
+class Unavailable(Exception):
+    """The machine cannot tell; the message is the reason, fit to print."""
+
+
+class RecordingError(Exception):
+    """A recording that cannot be replayed; the message says why in one line."""
+
+
+class Completed(NamedTuple):
+    """A command that ended. `problem` says why there is no exit status worth reading."""
+
+    returncode: int | None
+    stdout: str
+    stderr: str
+    result: str = ""
+    problem: str | None = None
+
+
+class Host:
+    """Typed questions on top of `ask`. A real machine, a recording or a test stands behind it."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def env(self, name: str) -> str | None:
+        """The value of an environment variable; None when unset."""
+        value: str | None = self._ask("env", name)["value"]
+        return value
+
+    def which(self, program: str) -> str | None:
+        """Where PATH finds a program."""
+        path: str | None = self._ask("which", program)["value"]
+        return path
+
+    def read(self, path: str) -> str:
+        """The text of a file, 1 MiB at most. Raises Unavailable with the system's reason."""
+        return str(self._checked("read", path)["text"])
+
+    def exists(self, path: str) -> bool:
+        """Whether something is there."""
+        return bool(self._ask("exists", path)["value"])
+
+    def names(self, folder: str) -> list[str]:
+        """The sorted names in a folder; empty when it is absent or unreadable."""
+        return list(self._ask("names", folder).get("names", ()))
+
+    def real(self, path: str) -> str:
+        """The path with links resolved."""
+        return str(self._ask("real", path)["value"])
+
+    def platform(self) -> Mapping[str, Any]:
+        """`sys.platform`, and the kernel release and machine as uname tells them."""
+        return self._ask("platform")
+
+    def own_python(self) -> str:
+        """The interpreter that the doctor itself runs in."""
+        return str(self._ask("own-python")["value"])
+
+    def run(self, argv: Sequence[str], *, seconds: float) -> Completed:
+        """Runs a command without a shell, its input empty, ended at the time limit."""
+        return Completed(**self._ask("run", str(seconds), *argv))
+
+    def inventory(self, python: str, *, seconds: float) -> Completed:
+        """Runs patient/inventory.py in an interpreter; `result` is what it wrote on its own descriptor."""
+        return Completed(**self._ask("inventory", str(seconds), python))
+
+    def nvml(self) -> Answer:
+        """What NVML says of driver and GPUs, asked in a child. Raises Unavailable."""
+        return self._checked("nvml")
+
+    def interrupt(self) -> None:
+        """Ends the commands that are running, and every later one at once."""
+        _INTERRUPTED.set()
+
+    def _checked(self, *question: str) -> Answer:
+        answer = self._ask(*question)
+        if "error" in answer:
+            raise Unavailable(str(answer["error"]))
+        return answer
+
+
+def real_host() -> Host:
+    """The machine we are on."""
+    return Host(_ask_machine)
+
+
+class Recorder:
+    """Asks the machine and keeps every answer; `recording()` is replayable JSON."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, ...], Answer] = {}
+
+    def ask(self, *question: str) -> Answer:
+        """The machine's answer, kept."""
+        answer = _ask_machine(*question)
+        self._answers[question] = answer
+        return answer
+
+    def recording(self) -> dict[str, Any]:
+        """All that was asked, in order of question."""
+        answers = [
+            {"asked": list(question), "answer": dict(answer)}
+            for question, answer in sorted(self._answers.items())
+        ]
+        return {"schema": RECORDING_SCHEMA, "answers": answers}
+
+
+def replay_host(text: str) -> Host:
+    """The machine of a recording. Raises RecordingError when the text is not one."""
+    try:
+        recording = json.loads(text)
+        if recording["schema"] != RECORDING_SCHEMA:
+            raise RecordingError(f"its schema is {recording['schema']!r}, not {RECORDING_SCHEMA!r}")
+        answers = {tuple(entry["asked"]): dict(entry["answer"]) for entry in recording["answers"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RecordingError(f"not a recording ({type(error).__name__}: {error})") from error
+
+    def ask(*question: str) -> Answer:
+        if question in answers:
+            return answers[question]
+        reason = "not in the recording"
+        if question[0] in ("run", "inventory"):
+            return Completed(None, "", "", problem=reason)._asdict()
+        return {"error": reason, "value": None}
+
+    return Host(ask)
+
+
+# --- The real machine --------------------------------------------------------------------------------
+
+
+def _ask_machine(*question: str) -> Answer:
+    kind, arguments = question[0], question[1:]
+    try:
+        return _QUESTIONS[kind](*arguments)
+    except OSError as error:
+        return {"error": error.strerror or str(error), "value": None}
+
+
+def _read(path: str) -> Answer:
+    with open(path, "rb") as file:
+        return {"text": file.read(OUTPUT_LIMIT).decode("utf-8", "replace")}
+
+
+def _platform() -> Answer:
+    uname = os.uname()
+    return {"platform": sys.platform, "kernel": uname.release, "machine": uname.machine}
+
+
+def _run(seconds: str, *argv: str) -> Answer:
+    return run_bounded(argv, seconds=float(seconds))._asdict()
+
+
+def _inventory(seconds: str, python: str) -> Answer:
+    argv = [python, str(PATIENT_CODE / "inventory.py")]
+    return run_bounded(argv, seconds=float(seconds), own_descriptor=True)._asdict()
+
+
+def _nvml() -> Answer:
+    # In a child: a driver that hangs or a library that crashes must not take the doctor along.
+    # -I -S keeps the child's start at a few milliseconds; it gets our import path instead.
+    script = Path(__file__).resolve().parent / "nvml.py"
+    argv = [sys.executable, "-I", "-S", str(script), json.dumps(sys.path)]
+    done = run_bounded(argv, seconds=20.0, own_descriptor=True)
+    if done.problem is not None:
+        return {"error": f"NVML {done.problem}"}
+    try:
+        answer: Answer = json.loads(done.result)
+    except ValueError:
+        return {"error": f"NVML ended with {describe_status(done.returncode)}"}
+    return answer
+
+
+_QUESTIONS: dict[str, Callable[..., Answer]] = {
+    "env": lambda name: {"value": os.environ.get(name)},
+    "which": lambda program: {"value": shutil.which(program)},
+    "read": _read,
+    "exists": lambda path: {"value": os.path.exists(path)},
+    "names": lambda folder: {"names": sorted(os.listdir(folder))},
+    "real": lambda path: {"value": os.path.realpath(path)},
+    "platform": _platform,
+    "own-python": lambda: {"value": sys.executable},
+    "run": _run,
+    "inventory": _inventory,
+    "nvml": _nvml,
+}
+
+
+def describe_status(returncode: int | None) -> str:
+    """An exit status in words: `exit status 3`, or `signal SIGSEGV`."""
+    if returncode is None:
+        return "no exit status"
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-returncode).name}"
+    return f"signal {-returncode}"
+
+
+def run_bounded(argv: Sequence[str], *, seconds: float, own_descriptor: bool = False) -> Completed:
+    """Runs argv in a session of its own; ends the whole session at the time limit or the output limit.
+
+    With `own_descriptor` the number of a writable descriptor is appended to argv, and what is written
+    there comes back as `result`, whatever the program prints."""
+    pass_fds: tuple[int, ...] = ()
+    streams: dict[int, bytearray] = {}
+    result_read = -1
+    arguments = list(argv)
+    if own_descriptor:
+        result_read, result_write = os.pipe()
+        pass_fds = (result_write,)
+        arguments.append(str(result_write))
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        for descriptor in (result_read, *pass_fds):
+            if descriptor >= 0:
+                os.close(descriptor)
+        reason = getattr(error, "strerror", None) or str(error)
+        return Completed(None, "", "", problem=f"could not be started: {reason}")
+    for descriptor in pass_fds:
+        os.close(descriptor)
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        problem = None
+        with selectors.DefaultSelector() as selector:
+            watched = [process.stdout.fileno(), process.stderr.fileno()]
+            watched += [result_read] if own_descriptor else []
+            for descriptor in watched:
+                streams[descriptor] = bytearray()
+                selector.register(descriptor, selectors.EVENT_READ)
+            problem = _collect(process, selector, streams, time.monotonic() + seconds, seconds)
+    finally:
+        end_session(process)
+        process.stdout.close()
+        process.stderr.close()
+        if result_read >= 0:
+            os.close(result_read)
+    texts = [bytes(stream).decode("utf-8", "replace") for stream in streams.values()]
+    return Completed(process.returncode, texts[0], texts[1], "".join(texts[2:]), problem)
+
+
+def _collect(
+    process: subprocess.Popen[bytes],
+    selector: selectors.BaseSelector,
+    streams: dict[int, bytearray],
+    deadline: float,
+    seconds: float,
+) -> str | None:
+    while selector.get_map():
+        remaining = deadline - time.monotonic()
+        if _INTERRUPTED.is_set():
+            return "was interrupted"
+        if remaining <= 0:
+            return f"did not end within {seconds:g} s"
+        for key, _ in selector.select(min(remaining, 0.2)):
+            chunk = os.read(key.fd, 1 << 16)
+            streams[key.fd] += chunk
+            if not chunk:
+                selector.unregister(key.fd)
+            elif len(streams[key.fd]) > OUTPUT_LIMIT:
+                return f"wrote more than {OUTPUT_LIMIT >> 20} MiB"
+        if process.poll() is not None and not selector.select(0):
+            return None  # ended; a grandchild may keep the pipes open for ever
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return f"did not end within {seconds:g} s"
+    return None
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process started in a session of its own, with all that it started, and reaps it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+# --- The worker in the patient -------------------------------------------------------------------------
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_CACHE_VARIABLES = (
+    "HF_HOME",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "XDG_CACHE_HOME",
+    "MPLCONFIGDIR",
+)
+_OVERRIDING_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_MODULES_CACHE")
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder that is gone afterwards. Raises Unavailable when none can be made."""
+    try:
+        folder = tempfile.mkdtemp(prefix="llm-doctor-")
+    except OSError as error:
+        raise Unavailable(f"no temporary folder can be written ({error.strerror or error})") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def worker_environment(folder: str) -> dict[str, str]:
+    """The environment of a worker: one thread an arm, no network, every cache in a temporary folder.
+
+    One thread: thirty arms take 1-2 s so and 7-8 s otherwise, and no thread pool is there to be lost in
+    a fork."""
+    environment = {k: v for k, v in os.environ.items() if k not in _OVERRIDING_CACHES}
+    environment.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    environment.update({name: os.path.join(folder, name.lower()) for name in _CACHE_VARIABLES})
+    environment.update(
+        TMPDIR=folder,
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        HF_DATASETS_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        TOKENIZERS_PARALLELISM="false",
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTHONUNBUFFERED="1",
+    )
+    return environment
+
+
+class WorkerProcess:
+    """patient/worker.py, running in the patient: commands go in and events come out as JSON lines."""
+
+    def __init__(self, python: str, folder: str) -> None:
+        """Starts it. Raises Unavailable when the interpreter cannot be started."""
+        events_read, events_write = os.pipe()
+        self._tail = bytearray()
+        try:
+            self._process = subprocess.Popen(
+                [python, str(PATIENT_CODE / "worker.py"), str(events_write)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(events_write,),
+                env=worker_environment(folder),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(events_read)
+            raise Unavailable(f"could not be started: {error.strerror or error}") from error
+        finally:
+            os.close(events_write)
+        self._events = events_read
+        self._buffer = bytearray()
+        self._groups: set[int] = set()
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def _drain(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with contextlib.suppress(OSError, ValueError):
+            while chunk := os.read(stderr.fileno(), 1 << 16):
+                self._tail = (self._tail + chunk)[-4096:]
+
+    def send(self, command: Mapping[str, Any]) -> None:
+        """Hands the worker a command; one that has died is noticed by `receive`."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        """The next event; None when none came in time. Raises EOFError when the worker is gone."""
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not selector.select(remaining):
+                    return None
+                chunk = os.read(self._events, 1 << 16)
+                if not chunk:
+                    raise EOFError(self.describe_end())
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            event: dict[str, Any] = json.loads(line)
+            if "group" in event:
+                self._groups.add(int(event["group"]))
+        except (ValueError, TypeError):
+            return {"event": "unreadable"}
+        return event
+
+    def describe_end(self) -> str:
+        """How the worker ended, with the last line that it wrote."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
+        lines = bytes(self._tail).decode("utf-8", "replace").strip().splitlines()
+        last = f" ({lines[-1].strip()[:300]})" if lines else ""
+        return describe_status(self._process.poll()) + last
+
+    def stop(self) -> None:
+        """Ends the worker and every process that it started."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        end_session(self._process)
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        os.close(self._events)

@@ -1,0 +1,339 @@
+"""The data of an examination, frozen and typed, and the report's JSON Schema (llm-doctor/report/v1).
+
+Annotations here are evaluated at run time by msgspec, on Python 3.8 too, hence typing's own names.
+Sizes are bytes, times are seconds.
+"""
+
+from typing import (
+    Any,
+    Dict,
+    Generic,
+    Literal,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
+
+import msgspec
+from msgspec import Struct
+
+Severity = Literal["error", "warning", "note"]
+Confidence = Literal["proven", "certain", "likely"]
+ProofStatus = Literal["reproduced", "refuted", "inconclusive", "not-run"]
+ArmOutcome = Literal["passed", "failed", "raised", "killed", "timeout"]
+CheckOutcome = Literal["pass", "findings", "skipped", "crashed", "timeout"]
+Verdict = Literal["pass", "warn", "fail", "incomplete"]
+BuildRule = Literal["raises", "builds-for-cpu", "not-checked"]
+
+SEVERITIES: Tuple[Severity, ...] = ("error", "warning", "note")
+SCHEMA: Literal["llm-doctor/report/v1"] = "llm-doctor/report/v1"
+T = TypeVar("T")
+
+
+# --- Facts: read without running third-party code ----------------------------------------------
+
+
+class System(Struct, frozen=True, kw_only=True):
+    """The operating system, and what it runs in."""
+
+    os: str
+    kernel: str
+    machine: str
+    container: Optional[str] = None
+    wsl: Optional[str] = None
+
+
+class GpuProcess(Struct, frozen=True, kw_only=True):
+    """A process that holds a context on a GPU; memory is unknown where the driver does not tell."""
+
+    pid: int
+    memory_bytes: Optional[int] = None
+
+
+class Gpu(Struct, frozen=True, kw_only=True):
+    """One NVIDIA GPU as NVML describes it. `problem` says why the other fields are empty."""
+
+    index: int
+    name: Optional[str] = None
+    uuid: Optional[str] = None
+    compute_capability: Optional[Tuple[int, int]] = None
+    memory_total_bytes: Optional[int] = None
+    memory_free_bytes: Optional[int] = None
+    processes: Tuple[GpuProcess, ...] = ()
+    problem: Optional[str] = None
+
+
+class Gpus(Struct, frozen=True, kw_only=True):
+    """The NVIDIA driver, the CUDA version it supports at most, and its GPUs."""
+
+    driver: str
+    driver_cuda: Optional[str] = None
+    gpus: Tuple[Gpu, ...] = ()
+
+
+class Accelerator(Struct, frozen=True, kw_only=True):
+    """An accelerator seen on the bus or under /dev, whichever its vendor."""
+
+    vendor: str
+    name: str
+    seen_at: str
+
+
+class Accelerators(Struct, frozen=True, kw_only=True):
+    """Every accelerator that can be seen without a vendor's library."""
+
+    accelerators: Tuple[Accelerator, ...] = ()
+
+
+class Toolkit(Struct, frozen=True, kw_only=True):
+    """One CUDA toolkit: the folder above the bin that holds nvcc. `version` is what nvcc says itself."""
+
+    home: str
+    nvcc: str
+    found_by: Tuple[str, ...]
+    version: Optional[str] = None
+    headers: bool = False
+    problem: Optional[str] = None
+
+
+class CudaToolkits(Struct, frozen=True, kw_only=True):
+    """Every CUDA toolkit found, and the home that torch.utils.cpp_extension would choose, and why."""
+
+    toolkits: Tuple[Toolkit, ...] = ()
+    chosen_home: Optional[str] = None
+    chosen_by: Optional[str] = None
+    cuda_home_variable: Optional[str] = None
+    nvcc_on_path: Optional[str] = None
+
+    @property
+    def chosen(self) -> Optional[Toolkit]:
+        """The toolkit at the chosen home, when there is an nvcc in it."""
+        return next((kit for kit in self.toolkits if kit.home == self.chosen_home), None)
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """A program and the first line it prints of its version."""
+
+    path: str
+    version: str
+
+
+class Compilers(Struct, frozen=True, kw_only=True):
+    """The host compiler and ninja that an extension build would call."""
+
+    cxx: Optional[Tool] = None
+    ninja: Optional[Tool] = None
+
+
+class Interpreter(Struct, frozen=True, kw_only=True):
+    """The patient's Python."""
+
+    executable: str
+    version: str
+    implementation: str
+    prefix: str
+    chosen_by: str
+
+
+class Packages(Struct, frozen=True, kw_only=True):
+    """Installed distributions by normalised name, as importlib.metadata sees them in the patient.
+
+    `modules` holds the file that each module of interest would be imported from."""
+
+    installed: Dict[str, str]
+    modules: Dict[str, str]
+
+
+class TorchBuild(Struct, frozen=True, kw_only=True):
+    """What torch/version.py says, read as text."""
+
+    version: str
+    cuda: Optional[str]
+    kind: Literal["cuda", "rocm", "xpu", "cpu"]
+
+
+class DeepSpeedBuild(Struct, frozen=True, kw_only=True):
+    """The CUDA version rule of the installed DeepSpeed, read out of its op_builder/builder.py.
+
+    `accepted_minors` lists, per CUDA major version, the versions that may be mixed with each other;
+    `when_precompiled` and `when_jit` say what a mismatch that is not in it does to each kind of build."""
+
+    version: str
+    accepted_minors: Dict[str, Tuple[str, ...]]
+    honours_skip_variable: bool
+    when_precompiled: BuildRule
+    when_jit: BuildRule
+
+
+class Fact(Struct, Generic[T], frozen=True, kw_only=True):
+    """A reading of the machine, or the reason why there is none. Never read absence as health."""
+
+    status: Literal["ok", "unavailable"]
+    source: str
+    seconds: float
+    value: Optional[T] = None
+    reason: Optional[str] = None
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """Everything read about node and patient."""
+
+    system: Fact[System]
+    gpus: Fact[Gpus]
+    accelerators: Fact[Accelerators]
+    cuda_toolkits: Fact[CudaToolkits]
+    compilers: Fact[Compilers]
+    python: Fact[Interpreter]
+    packages: Fact[Packages]
+    torch_build: Fact[TorchBuild]
+    deepspeed_build: Fact[DeepSpeedBuild]
+
+
+FACT_NAMES: Dict[Type[Any], str] = {get_args(hint)[0]: name for name, hint in get_type_hints(Facts).items()}
+"""The name of each fact in the report, by the type of its value."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What the installed libraries answered to a question, asked inside the patient."""
+
+    status: Literal["ok", "unavailable"]
+    source: str
+    seconds: float
+    value: Any = None
+    reason: Optional[str] = None
+
+
+# --- Trials ----------------------------------------------------------------------------------------
+
+
+class Arm(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One arm of a trial: `failed` ran and was wrong, `raised` is an exception of the libraries."""
+
+    outcome: ArmOutcome
+    seconds: float = 0.0
+    error: Optional[str] = None
+    measured: Dict[str, Any] = {}
+
+
+class TrialCase(Struct, frozen=True, kw_only=True):
+    """One combination of settings, tried in two arms. An arm that was not run is null."""
+
+    combination: Dict[str, Any]
+    status: ProofStatus
+    broken: Optional[Arm] = None
+    fixed: Optional[Arm] = None
+    reason: Optional[str] = None
+
+
+class TrialResult(Struct, frozen=True, kw_only=True):
+    """All that one trial showed on one device."""
+
+    name: str
+    device: str
+    status: ProofStatus
+    seconds: float
+    reason: Optional[str] = None
+    cases: Tuple[TrialCase, ...] = ()
+
+
+# --- Findings --------------------------------------------------------------------------------------
+
+
+class Subject(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a finding is about: a toolkit, the stack, a package, a GPU, a place in a file."""
+
+    kind: str
+    path: Optional[str] = None
+    line: Optional[int] = None
+    column: Optional[int] = None
+    gpu: Optional[int] = None
+    package: Optional[str] = None
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """Which trial speaks for a finding, what it showed, and in which of its cases."""
+
+    trial: str
+    status: ProofStatus
+    case: Optional[TrialCase] = None
+
+
+class Fix(Struct, frozen=True, kw_only=True):
+    """A remedy. `verified` is true when its trial arm passed here, null when it could not be tried."""
+
+    title: str
+    kind: Literal["edit", "command", "environment", "config", "advice"]
+    applicability: Literal["safe", "unsafe", "manual"]
+    preview: str
+    verified: Optional[bool] = None
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """What a check says, in one sentence with its numbers."""
+
+    severity: Severity
+    confidence: Confidence
+    message: str
+    subject: Subject
+    evidence: Dict[str, Any] = {}
+    proof: Optional[Proof] = None
+    fixes: Tuple[Fix, ...] = ()
+    url: Optional[str] = None
+
+
+class CheckResult(Struct, frozen=True, kw_only=True):
+    """One check's part of the report."""
+
+    name: str
+    topic: str
+    outcome: CheckOutcome
+    seconds: float
+    reason: Optional[str] = None
+    trials: Tuple[TrialResult, ...] = ()
+    findings: Tuple[Finding, ...] = ()
+
+
+class Doctor(Struct, frozen=True, kw_only=True):
+    """Who examined."""
+
+    version: str
+
+
+class Patient(Struct, frozen=True, kw_only=True):
+    """Whom: the interpreter under examination. `version` is null when it could not be started."""
+
+    python: str
+    version: Optional[str]
+    chosen_by: str
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """The whole examination. Every format is drawn from this."""
+
+    schema: Literal["llm-doctor/report/v1"]
+    doctor: Doctor
+    started: str
+    seconds: float
+    verdict: Verdict
+    exit_code: int
+    patient: Patient
+    facts: Facts
+    answers: Dict[str, Answer]
+    checks: Tuple[CheckResult, ...]
+    workload: Optional[Dict[str, Any]] = None
+    assumed: Tuple[str, ...] = ()
+
+    def count(self, severity: Severity) -> int:
+        """How many findings have this severity."""
+        return sum(f.severity == severity for check in self.checks for f in check.findings)
+
+
+def json_schema() -> Dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a report."""
+    schema = msgspec.json.schema(Report)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = SCHEMA
+    return schema

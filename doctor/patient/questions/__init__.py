@@ -1,0 +1,1 @@
+"""One file per question: answer(settings) -> something that JSON can hold."""

@@ -1,0 +1,486 @@
+"""Runs inside the patient: imports the stack once, then runs each job in a lane of its own.
+
+Commands come in on descriptor 0 and events go out on the descriptor named in argv, as JSON lines:
+
+    {"do": "import", "modules": [...]}      -> importing, imported
+    {"do": "run", "jobs": [...], "budget_s": 60}
+                                            -> started, finished, ..., done
+    a job: {"id", "file", "call", "arguments", "imports", "needs_imports", "limit_s", "gpu"}
+
+A *lane* is a child that runs jobs. Without an NVIDIA driver everything is imported here and each job gets a
+lane forked from here. With one, only what is known not to initialise CUDA is imported here (a child of a
+process that initialised CUDA cannot use it), and one lane a GPU imports the rest, initialises CUDA once, and
+runs job after job until one kills, hangs or poisons it. Where forking is not to be had or no longer sound, a
+lane is a fresh process. Nothing here runs a tensor operation: one parallel operation would
+leave every later child waiting for threads that it does not have.
+"""
+
+import sys
+
+_HERE = __file__.rpartition("/")[0]
+sys.path[:] = [entry for entry in sys.path if entry not in (_HERE, "")]
+sys.dont_write_bytecode = True
+
+import collections  # noqa: E402
+import ctypes  # noqa: E402
+import faulthandler  # noqa: E402
+import importlib  # noqa: E402
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+import types  # noqa: E402
+from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple  # noqa: E402
+
+LEAVES_CUDA_ALONE = ("torch", "transformers")
+"""Packages whose import, as far as the trials import them, was seen not to call cuInit."""
+IMPORT_LIMIT_S = 300.0
+"""For one import in a lane; a cold one from a network file system takes a minute."""
+MEMORY_LIMIT_BYTES = 4 << 30
+"""Resident memory of a lane, the imported stack included, above which it is ended."""
+TAIL_BYTES = 2048
+
+
+# --- In a lane --------------------------------------------------------------------------------------
+
+
+def perform(job: Dict[str, Any]) -> Dict[str, Any]:
+    """Runs one job: a function of a question or trial file. What it returns is the job's value."""
+    began = time.monotonic()
+    result: Dict[str, Any] = {"id": job["id"]}
+    try:
+        function = getattr(_load(job["file"]), job["call"])
+        result.update(outcome="passed", value=function(**job["arguments"]))
+    except BaseException as error:  # SystemExit of a library is one arm's failure, not our end
+        measured = getattr(error, "measured", None)
+        failed = type(error).__name__ == "Failed" and measured is not None
+        result.update(
+            outcome="failed" if failed else "raised",
+            error=str(error) if failed else _describe(error),
+            value=measured if failed else None,
+        )
+    result["seconds"] = round(time.monotonic() - began, 4)
+    return result
+
+
+def serve(jobs_in: int, results_out: int) -> None:
+    """A lane's life: jobs in, results out, until there are no more."""
+    faulthandler.enable()
+    with os.fdopen(jobs_in, "r") as jobs, os.fdopen(results_out, "w") as results:
+
+        def tell(message: Dict[str, Any]) -> None:
+            results.write(_line(message))
+            results.flush()
+
+        for line in jobs:
+            job = json.loads(line)
+            if job["gpu"] is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["LLM_DOCTOR_GPU"] = job["gpu"]
+            errors = []
+            for module in job["imports"]:
+                if module not in sys.modules:
+                    tell({"importing": module})
+                    error = _import(module)
+                    errors += [error] if error else []
+            if errors and job["needs_imports"]:
+                tell({"id": job["id"], "outcome": "not-imported", "error": errors[0]})
+                continue
+            tell({"running": job["id"]})
+            result = perform(job)
+            tell(dict(result, poisoned=_cuda_is_poisoned()))
+
+
+def _load(file: str) -> Any:
+    # The trial files import llm_doctor.patient.arms; the patient need not have llm_doctor installed.
+    for name, folder in (("llm_doctor", os.path.dirname(_HERE)), ("llm_doctor.patient", _HERE)):
+        package = types.ModuleType(name)
+        package.__path__ = [folder]
+        sys.modules[name] = package
+    spec = importlib.util.spec_from_file_location("llm_doctor_job", file)
+    if spec is None or spec.loader is None:
+        raise ImportError("%s is no Python file" % file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import(module: str) -> Optional[str]:
+    try:
+        importlib.import_module(module)
+    except BaseException as error:
+        return "import %s: %s" % (module, _describe(error))
+    return None
+
+
+def _cuda_is_poisoned() -> bool:
+    torch = sys.modules.get("torch")
+    try:
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+    except Exception:  # a CUDA error sticks to its process
+        return True
+    return False
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).strip()
+    return ("%s: %s" % (type(error).__name__, text) if text else type(error).__name__)[:4000]
+
+
+def _line(message: Dict[str, Any]) -> str:
+    try:
+        return json.dumps(message, allow_nan=False, default=str) + "\n"
+    except ValueError:  # NaN is no JSON
+        return json.dumps(json.loads(json.dumps(message, default=str), parse_constant=str)) + "\n"
+
+
+# --- The worker ------------------------------------------------------------------------------------
+
+
+class Lane:
+    """A child that runs jobs, as the worker sees it."""
+
+    def __init__(self, fork: bool) -> None:
+        jobs_read, self._jobs = os.pipe()
+        self.results, results_write = os.pipe()
+        self.output, output_write = os.pipe()
+        ours = (self._jobs, self.results, self.output)
+        theirs = (jobs_read, results_write, output_write)
+        if fork:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _become_lane(ours, theirs)
+        else:
+            self.pid = subprocess.Popen(
+                [sys.executable, os.path.abspath(__file__), "--lane", str(jobs_read), str(results_write)],
+                stdin=subprocess.DEVNULL,
+                stdout=output_write,
+                stderr=output_write,
+                pass_fds=theirs[:2],
+                preexec_fn=os.setpgrp,
+            ).pid
+        for descriptor in theirs:
+            os.close(descriptor)
+        self.job: Optional[Dict[str, Any]] = None
+        self.deadline = 0.0
+        self.doing = ""
+        self._buffer = b""
+        self.tail = b""
+
+    def send(self, job: Dict[str, Any]) -> None:
+        """Hands over a job."""
+        self.job = job
+        self.deadline = time.monotonic() + IMPORT_LIMIT_S
+        self.doing = "starting"
+        try:
+            os.write(self._jobs, _line(job).encode())
+        except OSError:  # it has died: the end of its results will say so
+            pass
+
+    def messages(self) -> Optional[List[Dict[str, Any]]]:
+        """What the lane has said since; None once it has ended."""
+        chunk = os.read(self.results, 1 << 16)
+        if not chunk:
+            return None
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                self.tail = (self.tail + line)[-TAIL_BYTES:]
+        return found
+
+    def read_output(self) -> None:
+        """Takes what the lane printed, keeping its end."""
+        chunk = os.read(self.output, 1 << 16)
+        self.tail = (self.tail + chunk)[-TAIL_BYTES:]
+        if not chunk:
+            os.close(self.output)
+            self.output = -1
+
+    def has_ended(self) -> bool:
+        """Whether an idle lane has died since its last job."""
+        return bool(select.select([self.results], [], [], 0)[0])
+
+    def resident_bytes(self) -> int:
+        """Its resident memory, shared pages included; 0 where /proc does not tell."""
+        try:
+            with open("/proc/%d/statm" % self.pid) as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def end(self) -> int:
+        """Ends the lane and what it started; its wait status."""
+        for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
+            try:
+                kill(target, signal.SIGKILL)
+            except OSError:
+                pass
+        status = os.waitpid(self.pid, 0)[1]
+        while self.output >= 0 and select.select([self.output], [], [], 0)[0]:
+            self.read_output()
+        for descriptor in (self._jobs, self.results, self.output):
+            if descriptor >= 0:
+                os.close(descriptor)
+        return status
+
+
+def _become_lane(ours: Tuple[int, ...], theirs: Tuple[int, ...]) -> None:
+    jobs_read, results_write, output_write = theirs
+    try:
+        os.setpgid(0, 0)  # so that a lane can be ended with all that it started
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for descriptor in ours:
+            os.close(descriptor)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output_write, 1)
+        os.dup2(output_write, 2)
+        _die_with_parent()
+        serve(jobs_read, results_write)
+    finally:
+        os._exit(0)
+
+
+def _die_with_parent() -> None:
+    try:
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # out of memory, the kernel should take us before anything of the user's
+    except (OSError, AttributeError):  # not Linux
+        pass
+
+
+class Track:
+    """A queue of jobs and the lane that works on it."""
+
+    def __init__(self) -> None:
+        self.queue: Deque[Dict[str, Any]] = collections.deque()
+        self.lane: Optional[Lane] = None
+
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self.lane is not None and self.lane.job is not None
+
+
+class Worker:
+    """Reads commands, imports, and gives out jobs."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+        self._import_errors: Dict[str, str] = {}
+        self._driver = _nvidia_driver_is_there()
+        self._fork = sys.platform.startswith("linux")
+        self._lanes_by_job = [Track() for _ in range(min(4, os.cpu_count() or 1))]
+        self._lanes_by_gpu: Dict[Optional[str], Track] = {}
+
+    def emit(self, **event: Any) -> None:
+        """Writes one event for the doctor."""
+        os.write(self._events, _line(event).encode())
+
+    def import_modules(self, modules: List[str]) -> None:
+        """Imports what may be imported here; the rest is left to the lanes."""
+        for module in modules:
+            if self._driver and module.partition(".")[0] not in LEAVES_CUDA_ALONE:
+                continue
+            if not self._fork:
+                continue
+            self.emit(event="importing", module=module)
+            began = time.monotonic()
+            error = _import(module)
+            self.emit(
+                event="imported",
+                module=module,
+                seconds=round(time.monotonic() - began, 3),
+                error=error,
+            )
+            if error:
+                self._import_errors[module] = error
+            if _cuda_was_initialised():
+                # A release that does what none did so far: its children could not use CUDA.
+                self._fork = False
+
+    def run(self, jobs: List[Dict[str, Any]], budget_s: float) -> None:
+        """Runs the jobs, each within its own limit and all within the budget (imports not counted)."""
+        deadline = time.monotonic() + budget_s
+        self._queue(jobs)
+        while True:
+            for track in self._tracks():
+                while track.queue and not track.busy():
+                    self._start(track, track.queue.popleft(), deadline)
+            busy = [track for track in self._tracks() if track.busy()]
+            if not busy:
+                break
+            deadline += self._attend(busy)
+        self.emit(event="done")
+
+    def stop(self) -> None:
+        """Ends every lane."""
+        for track in self._tracks():
+            if track.lane is not None:
+                track.lane.end()
+                track.lane = None
+
+    def _tracks(self) -> List[Track]:
+        return [*self._lanes_by_job, *self._lanes_by_gpu.values()]
+
+    def _queue(self, jobs: List[Dict[str, Any]]) -> None:
+        if self._driver:
+            for job in jobs:
+                self._lanes_by_gpu.setdefault(job["gpu"], Track()).queue.append(job)
+        else:
+            shared = collections.deque(jobs)
+            for track in self._lanes_by_job:
+                track.queue = shared
+
+    def _start(self, track: Track, job: Dict[str, Any], deadline: float) -> None:
+        errors = [self._import_errors[m] for m in job["imports"] if m in self._import_errors]
+        if errors and job["needs_imports"]:
+            self.emit(event="finished", id=job["id"], outcome="not-imported", error=errors[0])
+        elif time.monotonic() >= deadline:
+            self.emit(event="finished", id=job["id"], outcome="not-run", error="the budget was spent")
+        else:
+            if track.lane is not None and track.lane.has_ended():
+                track.lane.end()
+                track.lane = None
+            if track.lane is None:
+                track.lane = Lane(self._fork)
+                self.emit(event="started", id=job["id"], group=track.lane.pid)
+            else:
+                self.emit(event="started", id=job["id"])
+            job["limit_s"] = min(job["limit_s"], max(1.0, deadline - time.monotonic()))
+            track.lane.send(job)
+
+    def _attend(self, busy: List[Track]) -> float:
+        """Waits a moment for the lanes; the seconds that a lane spent importing."""
+        lanes = {track.lane.results: track for track in busy if track.lane is not None}
+        outputs = {
+            track.lane.output: track for track in busy if track.lane is not None and track.lane.output >= 0
+        }
+        importing = 0.0
+        began = time.monotonic()
+        ready, _, _ = select.select([0, *lanes, *outputs], [], [], 0.1)
+        if 0 in ready and not os.read(0, 1):
+            self.stop()  # the doctor is gone
+            os._exit(1)
+        for descriptor in ready:
+            if descriptor in outputs:
+                lane = outputs[descriptor].lane
+                if lane is not None:
+                    lane.read_output()
+        for descriptor, track in lanes.items():
+            lane = track.lane
+            if lane is None or lane.job is None:
+                continue
+            if lane.doing == "importing":
+                importing = max(importing, time.monotonic() - began)
+            if descriptor in ready:
+                self._hear(track, lane)
+            elif time.monotonic() > lane.deadline:
+                limit = IMPORT_LIMIT_S if lane.doing != "running" else lane.job["limit_s"]
+                self._lose(track, lane, "timeout", "%s did not end within %.3g s" % (lane.doing, limit))
+            elif lane.resident_bytes() > MEMORY_LIMIT_BYTES:
+                limit_gib = MEMORY_LIMIT_BYTES >> 30
+                self._lose(track, lane, "killed", "used more than %d GiB of memory" % limit_gib)
+        return importing
+
+    def _hear(self, track: Track, lane: Lane) -> None:
+        messages = lane.messages()
+        if messages is None:
+            self._lose(track, lane, "killed", None)
+            return
+        for message in messages:
+            if "importing" in message:
+                lane.doing = "importing"
+                lane.deadline = time.monotonic() + IMPORT_LIMIT_S
+                self.emit(event="importing", module=message["importing"])
+            elif "running" in message and lane.job is not None:
+                lane.doing = "running"
+                lane.deadline = time.monotonic() + lane.job["limit_s"]
+            elif "outcome" in message:
+                self.emit(event="finished", **message)
+                lane.job = None
+                if not self._driver or message.get("poisoned"):
+                    lane.end()
+                    track.lane = None
+                    return
+
+    def _lose(self, track: Track, lane: Lane, outcome: str, why: Optional[str]) -> None:
+        job = lane.job
+        status = lane.end()
+        track.lane = None
+        if job is None:
+            return
+        if why is None:
+            why = (
+                signal.Signals(os.WTERMSIG(status)).name
+                if os.WIFSIGNALED(status)
+                else "ended without a result (exit status %d)" % os.WEXITSTATUS(status)
+            )
+        tail = lane.tail.decode("utf-8", "replace").strip().splitlines()
+        self.emit(
+            event="finished",
+            id=job["id"],
+            outcome=outcome,
+            error=why,
+            value={"last_output": tail[-3:]} if tail else None,
+        )
+
+
+def _nvidia_driver_is_there() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")  # loads the driver's library; only cuInit would initialise it
+    except OSError:
+        return False
+    return True
+
+
+def _cuda_was_initialised() -> bool:
+    try:
+        links = [os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return False
+    return any(link.startswith("/dev/nvidia") for link in links)
+
+
+def _commands() -> Iterator[Dict[str, Any]]:
+    # Unbuffered: while jobs run, descriptor 0 is watched for the doctor's end.
+    buffer = b""
+    while True:
+        while b"\n" not in buffer:
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                return
+            buffer += chunk
+        line, _, buffer = buffer.partition(b"\n")
+        yield json.loads(line)
+
+
+def main() -> None:
+    """The worker's life."""
+    os.dup2(2, 1)  # libraries print on import; events have their own descriptor
+    worker = Worker(int(sys.argv[1]))
+
+    def end(signum: int, frame: Any) -> None:
+        worker.stop()
+        os._exit(128 + signum)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the doctor's to answer
+    for command in _commands():
+        if command["do"] == "import":
+            worker.import_modules(command["modules"])
+            worker.emit(event="ready")
+        else:
+            worker.run(command["jobs"], command["budget_s"])
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--lane":
+        serve(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main()

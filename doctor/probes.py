@@ -1,0 +1,300 @@
+"""Questions and trials: gives the worker in the patient its jobs, makes answers and proofs of results."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+from llm_doctor.check import PatientScript, Question, TrialRequest
+from llm_doctor.host import Unavailable, WorkerProcess
+from llm_doctor.model import Answer, Arm, ProofStatus, TrialCase, TrialResult
+
+IMPORT_LIMIT_S = 300.0
+"""For one import; a cold one from a network file system takes a minute. Not counted against the budget."""
+_ARM_OUTCOMES = ("passed", "failed", "raised", "killed", "timeout")
+
+Progress = Callable[[str], None]
+ShowsSymptom = Callable[[TrialRequest, str], bool]
+
+
+class Job(NamedTuple):
+    """One call of a function in a question's or trial's file."""
+
+    script: PatientScript
+    call: str
+    arguments: Mapping[str, Any]
+    needs_imports: bool = True
+    gpu: str | None = None
+
+
+class JobResult(NamedTuple):
+    """`outcome` is an arm's, or not-imported, or not-run with the reason in `error`."""
+
+    outcome: str
+    value: Any = None
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Worker:
+    """The worker in the patient, started again when an import kills it."""
+
+    def __init__(self, python: str, folder: str, progress: Progress) -> None:
+        self._python = python
+        self._folder = folder
+        self._progress = progress
+        self._process: WorkerProcess | None = None
+        self._broken: dict[str, str] = {}
+        self._wanted: list[str] = []
+        self.import_seconds = 0.0
+        self.interrupted = False
+
+    def run(self, jobs: Sequence[Job], budget_s: float) -> list[JobResult]:
+        """Runs the jobs; a lost worker, a spent budget or Ctrl-C leave results with the reason."""
+        results: dict[int, JobResult] = {}
+        for module in itertools.chain.from_iterable(job.script.imports for job in jobs):
+            if module not in self._wanted:
+                self._wanted.append(module)
+        for index, job in enumerate(jobs):
+            broken = [self._broken[m] for m in job.script.imports if m in self._broken]
+            if broken and job.needs_imports:
+                results[index] = JobResult("not-imported", error=broken[0])
+        lost = "interrupted"
+        if not self.interrupted:
+            try:
+                self._import()
+                waiting = [index for index in range(len(jobs)) if index not in results]
+                self._run(jobs, waiting, budget_s, results)
+            except (Unavailable, EOFError) as error:
+                lost = f"the worker was lost: {error}"
+            except KeyboardInterrupt:
+                self.interrupted = True
+                self.stop()
+        return [results.get(i) or JobResult("not-run", error=lost) for i in range(len(jobs))]
+
+    def stop(self) -> None:
+        """Ends the worker and its lanes."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def _import(self) -> None:
+        while True:
+            modules = [module for module in self._wanted if module not in self._broken]
+            importing = None
+            began = time.monotonic()
+            try:
+                if self._process is None:
+                    self._process = WorkerProcess(self._python, self._folder)
+                self._process.send({"do": "import", "modules": modules})
+                while True:
+                    event = self._process.receive(IMPORT_LIMIT_S)
+                    if event is None:
+                        raise EOFError(f"did not end within {IMPORT_LIMIT_S:g} s")
+                    if event["event"] == "importing":
+                        importing = event["module"]
+                        self._progress(f"importing {importing.partition('.')[0]}")
+                    elif event["event"] == "imported":
+                        self.import_seconds += event["seconds"]
+                        importing = None
+                    elif event["event"] == "ready":
+                        return
+            except EOFError as error:
+                self.stop()
+                self.import_seconds += time.monotonic() - began
+                if importing is None:
+                    raise
+                # An import that kills or hangs its process costs what needs it, and nothing else.
+                self._broken[importing] = f"import {importing}: {error}"
+
+    def _run(
+        self, jobs: Sequence[Job], waiting: Iterable[int], budget_s: float, results: dict[int, JobResult]
+    ) -> None:
+        assert self._process is not None
+        commands = []
+        for index in waiting:
+            job = jobs[index]
+            commands.append(
+                {
+                    "id": index,
+                    "file": job.script.path,
+                    "call": job.call,
+                    "arguments": job.arguments,
+                    "imports": [m for m in job.script.imports if m not in self._broken],
+                    "needs_imports": job.needs_imports,
+                    "limit_s": job.script.limit_s,
+                    "gpu": job.gpu,
+                }
+            )
+        self._process.send({"do": "run", "jobs": commands, "budget_s": budget_s})
+        # The worker keeps the time; this limit is for a worker that no longer does.
+        while True:
+            event = self._process.receive(budget_s + IMPORT_LIMIT_S)
+            if event is None:
+                self.stop()
+                raise EOFError("it stopped answering")
+            if event["event"] == "importing":
+                self._progress(f"importing {event['module'].partition('.')[0]}")
+            elif event["event"] == "started":
+                self._progress(f"trying {jobs[event['id']].script.name}")
+            elif event["event"] == "finished":
+                results[event["id"]] = JobResult(
+                    event["outcome"], event.get("value"), event.get("error"), event.get("seconds", 0.0)
+                )
+            elif event["event"] == "done":
+                return
+
+
+@contextlib.contextmanager
+def worker(python: str, folder: str, progress: Progress) -> Iterator[Worker]:
+    """A worker that is ended, with all that it started, however the block is left."""
+    it = Worker(python, folder, progress)
+    try:
+        yield it
+    finally:
+        it.stop()
+
+
+def ask(it: Worker, questions: Sequence[Question], budget_s: float) -> dict[str, Answer]:
+    """The answers by the questions' names."""
+    jobs = [Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports) for q in questions]
+    answers = {}
+    for question, result in zip(questions, it.run(jobs, budget_s)):
+        ok = result.outcome == "passed"
+        answers[question.name] = Answer(
+            status="ok" if ok else "unavailable",
+            source=f"{question.name} in the patient",
+            seconds=result.seconds,
+            value=result.value if ok else None,
+            reason=None if ok else result.error or result.outcome,
+        )
+    return answers
+
+
+def run_trials(
+    it: Worker,
+    requests: Sequence[TrialRequest],
+    gpu: tuple[int, str] | None,
+    budget_s: float,
+    shows_symptom: ShowsSymptom,
+) -> list[TrialResult]:
+    """Runs each trial once: its combinations first, then every arm of every trial.
+
+    `gpu` is the index and UUID of an idle one; trials that want it run there."""
+    began = time.monotonic() - it.import_seconds
+    places = [gpu if request.trial.on_gpu else None for request in requests]
+    plans = it.run(
+        [
+            Job(request.trial, "combinations", {"settings": request.settings}, gpu=place and place[1])
+            for request, place in zip(requests, places)
+        ],
+        budget_s,
+    )
+    jobs: list[Job] = []
+    keys: list[tuple[int, int, str]] = []
+    for number, (request, plan, place) in enumerate(zip(requests, plans, places)):
+        for position, combination in enumerate(plan.value if plan.outcome == "passed" else ()):
+            for arm in ("broken", "fixed"):
+                if arm == "fixed" and combination.get("remedy", ...) is None:
+                    continue  # nothing on this machine to try
+                arguments = {"settings": request.settings, "combination": combination}
+                jobs.append(Job(request.trial, arm, arguments, gpu=place and place[1]))
+                keys.append((number, position, arm))
+    remaining = max(0.0, budget_s - (time.monotonic() - began - it.import_seconds))
+    arms = dict(zip(keys, it.run(jobs, remaining))) if jobs else {}
+    return [
+        _result(request, number, plan, place, arms, shows_symptom)
+        for number, (request, plan, place) in enumerate(zip(requests, plans, places))
+    ]
+
+
+def _result(
+    request: TrialRequest,
+    number: int,
+    plan: JobResult,
+    place: tuple[int, str] | None,
+    arms: Mapping[tuple[int, int, str], JobResult],
+    shows_symptom: ShowsSymptom,
+) -> TrialResult:
+    device = f"cuda:{place[0]}" if place else "cpu"
+    if plan.outcome != "passed":
+        return not_run(request, plan.error or plan.outcome, device)
+    cases = tuple(
+        _case(
+            combination,
+            arms.get((number, position, "broken")),
+            arms.get((number, position, "fixed")),
+            lambda error: shows_symptom(request, error),
+        )
+        for position, combination in enumerate(plan.value)
+    )
+    statuses = [case.status for case in cases]
+    order: tuple[ProofStatus, ...] = ("reproduced", "inconclusive", "refuted")
+    status: ProofStatus = next((status for status in order if status in statuses), "not-run")
+    return TrialResult(
+        name=request.trial.name,
+        device=device,
+        status=status,
+        seconds=round(sum(r.seconds for key, r in arms.items() if key[0] == number), 4),
+        reason=next((case.reason for case in cases if case.status == status), None),
+        cases=cases,
+    )
+
+
+def not_run(request: TrialRequest, reason: str, device: str = "cpu") -> TrialResult:
+    """The result of a trial that was not run, with the reason."""
+    return TrialResult(name=request.trial.name, device=device, status="not-run", seconds=0.0, reason=reason)
+
+
+def _case(
+    combination: dict[str, Any],
+    broken: JobResult | None,
+    fixed: JobResult | None,
+    is_symptom: Callable[[str], bool],
+) -> TrialCase:
+    arms = {"broken": _arm(broken), "fixed": _arm(fixed)}
+    status, reason = judge(broken, fixed, is_symptom)
+    return TrialCase(combination=combination, status=status, reason=reason, **arms)
+
+
+def judge(
+    broken: JobResult | None, fixed: JobResult | None, is_symptom: Callable[[str], bool]
+) -> tuple[ProofStatus, str | None]:
+    """What two arms prove, and why when it is nothing.
+
+    reproduced: the broken arm failed with the check's own symptom and the fixed arm passed; refuted: the
+    broken arm passed; inconclusive: neither can be said."""
+    for arm in (broken, fixed):
+        if arm is not None and arm.outcome not in _ARM_OUTCOMES:
+            return "not-run", arm.error
+    if broken is None:
+        return "not-run", "it was not planned"
+    if broken.outcome == "passed":
+        return "refuted", None
+    if broken.outcome in ("killed", "timeout"):
+        return "inconclusive", f"the arm was lost: {broken.error}"
+    if broken.outcome == "raised" and not is_symptom(broken.error or ""):
+        return "inconclusive", f"it failed in another way: {first_line(broken.error)}"
+    if fixed is None:
+        return "inconclusive", "it fails as suspected, and this machine has no remedy to try"
+    if fixed.outcome != "passed":
+        return "inconclusive", f"the remedy does not help here: {first_line(fixed.error)}"
+    return "reproduced", None
+
+
+def first_line(text: str | None) -> str:
+    """The first line of a library's error."""
+    return (text or "").strip().partition("\n")[0]
+
+
+def _arm(result: JobResult | None) -> Arm | None:
+    if result is None or result.outcome not in _ARM_OUTCOMES:
+        return None
+    return Arm(
+        outcome=result.outcome,  # type: ignore[arg-type]
+        seconds=result.seconds,
+        error=result.error,
+        measured=result.value or {},
+    )

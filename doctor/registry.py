@@ -1,0 +1,114 @@
+"""Finds checks: the package llm_doctor.checks and the entry points "llm_doctor.checks" of plugins."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+import sys
+from types import ModuleType
+from typing import Iterator, NamedTuple, Sequence, Type
+
+from llm_doctor.check import HEADINGS, TOPICS, Check
+
+GROUP = "llm_doctor.checks"
+
+
+class Registered(NamedTuple):
+    """A check and where it comes from; `problem` says why a plugin has no check to run."""
+
+    name: str
+    origin: str
+    check: Type[Check] | None
+    problem: str | None = None
+
+
+class UnknownCheck(Exception):
+    """A name that no check has; the message offers the nearest."""
+
+
+def registered() -> list[Registered]:
+    """Every check, built in or from a plugin, by name. A broken plugin never raises."""
+    found: dict[str, Registered] = {}
+    for entry in [*_built_in(), *_plugins()]:
+        if entry.name in found:
+            problem = f"its name is taken by the check of {found[entry.name].origin}"
+            entry = Registered(f"{entry.name} ({entry.origin})", entry.origin, None, problem)
+        found[entry.name] = entry
+    return [found[name] for name in sorted(found)]
+
+
+def select(
+    entries: Sequence[Registered], only: Sequence[str] = (), skip: Sequence[str] = ()
+) -> list[Registered]:
+    """Those named by `only` (all when empty) without those named by `skip`. Raises UnknownCheck."""
+    names = [entry.name for entry in entries]
+    for name in (*only, *skip):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise UnknownCheck(f"there is no check named {name!r}{hint} (llm-doctor list shows them all)")
+    return [e for e in entries if (not only or e.name in only) and e.name not in skip]
+
+
+def _built_in() -> Iterator[Registered]:
+    package = importlib.import_module(GROUP)
+    for module in pkgutil.iter_modules(package.__path__):
+        for check in _checks_in(importlib.import_module(f"{GROUP}.{module.name}")):
+            yield Registered(check.name, "built in", check)
+
+
+def _plugins() -> Iterator[Registered]:
+    for point in _entry_points():
+        origin = _distribution(point)
+        try:
+            loaded = point.load()
+            checks = _checks_in(loaded) if isinstance(loaded, ModuleType) else [loaded]
+            if not checks:
+                raise TypeError(f"{point.value} holds no check")
+            for check in checks:
+                _validate(check)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin's sys.exit() too
+            reason = f"the plugin could not be loaded: {type(error).__name__}: {error}"
+            yield Registered(point.name, origin, None, reason)
+            continue
+        for check in checks:
+            yield Registered(check.name, origin, check)
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    if sys.version_info >= (3, 10):
+        return sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
+    points = importlib.metadata.entry_points().get(GROUP, ())
+    return sorted(set(points), key=lambda point: point.name)
+
+
+def _distribution(point: importlib.metadata.EntryPoint) -> str:
+    distribution = getattr(point, "dist", None)  # unknown before Python 3.10
+    if distribution is None:
+        return f"plugin {point.value.partition(':')[0]}"
+    return f"plugin {distribution.metadata['Name']} {distribution.version}"
+
+
+def _checks_in(module: ModuleType) -> list[Type[Check]]:
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Check) and value.__module__ == module.__name__
+    ]
+
+
+def _validate(check: object) -> None:
+    if not (isinstance(check, type) and issubclass(check, Check)):
+        raise TypeError(f"{check!r} is no subclass of llm_doctor.check.Check")
+    for field in ("name", "topic", "severity", "since"):
+        if not isinstance(getattr(check, field, None), str):
+            raise TypeError(f"{check.__name__} has no {field}")
+    if check.topic not in TOPICS:
+        raise TypeError(f"{check.name}: unknown topic {check.topic!r}")
+    missing = [heading for heading in HEADINGS if f"## {heading}" not in check.documentation()]
+    if missing:
+        raise TypeError(f"{check.name}: its docstring has no heading {missing[0]!r}")

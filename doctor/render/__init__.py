@@ -1,0 +1,1 @@
+"""One file per format. Each has `render(report, ...) -> str`, pure."""

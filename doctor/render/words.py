@@ -1,0 +1,168 @@
+"""The sentences that several formats share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_doctor.model import (
+    SEVERITIES,
+    Accelerators,
+    Arm,
+    CheckResult,
+    Fact,
+    Facts,
+    Finding,
+    Report,
+    TrialCase,
+)
+
+_STACK = ("transformers", "peft", "accelerate", "bitsandbytes", "deepspeed")
+
+
+def stack_line(report: Report) -> str:
+    """What this machine and stack are, in one line."""
+    facts = report.facts
+    parts = [machine(facts)]
+    if facts.python.value is not None:
+        parts.append(f"Python {facts.python.value.version}")
+    if facts.torch_build.value is not None:
+        build = facts.torch_build.value
+        parts.append(f"torch {build.version}" + (f" (CUDA {build.cuda})" if build.cuda else ""))
+    installed = facts.packages.value.installed if facts.packages.value else {}
+    parts += [f"{name} {installed[name]}" for name in _STACK if name in installed]
+    return ", ".join(parts)
+
+
+def machine(facts: Facts) -> str:
+    """The accelerators and the operating system."""
+    system = facts.system.value
+    where = system.os if system else "unknown system"
+    if system and system.container:
+        where += f" in {system.container}"
+    if system and system.wsl:
+        where += f" (WSL {system.wsl})"
+    return f"{gpu_line(facts)}, {where}"
+
+
+def gpu_line(facts: Facts) -> str:
+    """The GPUs, or why none can be examined. Another vendor's is named, never called no GPU."""
+    found: list[str] = []
+    if facts.gpus.value is not None:
+        names: dict[str, int] = {}
+        for gpu in facts.gpus.value.gpus:
+            name = gpu.name or "GPU that does not answer"
+            names[name] = names.get(name, 0) + 1
+        found += [f"{count} x {name}" for name, count in names.items()]
+    found += [f"{thing} (not examined yet)" for thing in foreign(facts.accelerators)]
+    if found:
+        return ", ".join(found)
+    return "no NVIDIA GPU"
+
+
+def foreign(fact: Fact[Accelerators]) -> list[str]:
+    """Accelerators of other vendors, each kind once with its number."""
+    kinds: dict[str, int] = {}
+    for it in fact.value.accelerators if fact.value else ():
+        if it.vendor != "NVIDIA":
+            kinds[f"{it.vendor} {it.name}"] = kinds.get(f"{it.vendor} {it.name}", 0) + 1
+    return [kind if count == 1 else f"{count} x {kind}" for kind, count in kinds.items()]
+
+
+def gpu_sentence(facts: Facts) -> str | None:
+    """Why the GPUs were not examined, in one sentence; None where they were."""
+    if facts.gpus.value is not None:
+        return None
+    nvidia = (
+        [a for a in facts.accelerators.value.accelerators if a.vendor == "NVIDIA"]
+        if facts.accelerators.value
+        else []
+    )
+    others = foreign(facts.accelerators)
+    if others:
+        return f"{', '.join(others)}: llm-doctor does not examine these yet; trials ran on the CPU."
+    if nvidia:
+        return f"An NVIDIA GPU is on this machine ({nvidia[0].seen_at}), but {facts.gpus.reason}."
+    return f"No GPU was examined: {facts.gpus.reason}."
+
+
+def counts(report: Report) -> str:
+    """`1 error, 0 warnings, 2 notes; 1 passed, 1 skipped; 4.1 s`."""
+    found = [f"{n} {s}{'' if n == 1 else 's'}" for s, n in ((s, report.count(s)) for s in SEVERITIES)]
+    outcomes: dict[str, int] = {}
+    for check in report.checks:
+        outcomes[check.outcome] = outcomes.get(check.outcome, 0) + 1
+    words = {"pass": "passed", "skipped": "skipped", "crashed": "crashed", "timeout": "timed out"}
+    ended = [f"{outcomes[key]} {word}" for key, word in words.items() if key in outcomes]
+    return "; ".join(part for part in (", ".join(found), ", ".join(ended), f"{report.seconds:.1f} s") if part)
+
+
+def findings(report: Report) -> list[tuple[CheckResult, Finding]]:
+    """All findings, the most severe first."""
+    pairs = [(check, finding) for check in report.checks for finding in check.findings]
+    return sorted(pairs, key=lambda pair: SEVERITIES.index(pair[1].severity))
+
+
+def place(finding: Finding) -> str:
+    """Where: `train.py:12:5`, `GPU 0`, a path, a package; empty for the stack as a whole."""
+    subject = finding.subject
+    if subject.path is not None:
+        return ":".join(str(p) for p in (subject.path, subject.line, subject.column) if p is not None)
+    if subject.gpu is not None:
+        return f"GPU {subject.gpu}"
+    return subject.package or ""
+
+
+def proof_line(finding: Finding) -> str:
+    """The proof in one line."""
+    proof = finding.proof
+    if proof is None:
+        return {"certain": "read on this machine", "proven": "seen on this machine"}.get(
+            finding.confidence, "not tried"
+        )
+    case = proof.case
+    if case is None or case.broken is None or case.broken.error is None:
+        return proof.status
+    if case.status == "reproduced":
+        # The error last: it may end in anything.
+        return f"reproduced, and it passes with the fix: {one_line(case.broken.error)}"
+    return f"{proof.status}: {case.reason}: {one_line(case.broken.error)}"
+
+
+def one_line(text: str | None, limit: int = 200) -> str:
+    """The first line of a library's error, not too long."""
+    line = (text or "").strip().partition("\n")[0]
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def case_line(case: TrialCase) -> str:
+    """One case of a trial: `order=after-wrapping: reproduced; broken raised ...; fixed passed`."""
+    settings = ", ".join(f"{key}={plain(value)}" for key, value in case.combination.items())
+    arms = [
+        f"{name} {arm_words(arm)}" for name, arm in (("broken", case.broken), ("fixed", case.fixed)) if arm
+    ]
+    return f"{settings}: {case.status}; {'; '.join(arms) or case.reason}"
+
+
+def arm_words(arm: Arm) -> str:
+    """What an arm did, with its error or its measurements."""
+    if arm.error:
+        return f"{arm.outcome} ({one_line(arm.error, 120)})"
+    return arm.outcome
+
+
+def plain(value: Any) -> str:
+    """A JSON value in words: `-` for nothing, one line for each entry of a list."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in sorted(value.items()))
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(item, dict) for item in value):
+            return "".join(f"\n- {plain(item)}" for item in value)
+        return ", ".join(map(plain, value)) or "none"
+    return str(value)
+
+
+def verified(mark: bool | None) -> str:
+    """What is known of a fix."""
+    return {True: "seen to work here", False: "did not work here", None: "not tried here"}[mark]
