@@ -6,6 +6,8 @@ import re
 from typing import Iterable, Iterator
 
 import msgspec
+from packaging.version import Version
+
 from llm_doctor.check import (
     CannotTell,
     Case,
@@ -39,7 +41,6 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
-from packaging.version import Version
 
 CUDA_HOME = Question(name="torch-cuda-home", imports=("torch",))
 DS_REPORT = Question(name="ds-report", imports=("torch", "deepspeed"), needs_imports=False, limit_s=60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator
 
 import msgspec
+
 from llm_doctor.check import (
     Case,
     Check,

@@ -10,6 +10,7 @@ import re
 from typing import Any, ClassVar, Dict, Iterable, Iterator, Mapping, NamedTuple, Tuple, Type, TypeVar
 
 import msgspec
+
 from llm_doctor.host import PATIENT_CODE
 from llm_doctor.model import (
     FACT_NAMES,

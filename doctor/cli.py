@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import click
+
 from llm_doctor import __version__
 
 USAGE = 2
@@ -121,13 +122,16 @@ def run(**options: Any) -> None:
     for name in ("output", "record"):
         _must_be_writable(name, options[name])
     no_probes = "--no-probes was given" if options["no_probes"] else None
-    recorder = None
+    recorder, python = None, options["python"]
     if options["replay"]:
         try:
-            host = replay_host(Path(options["replay"]).read_text(encoding="utf-8", errors="replace"))
+            host, recorded_python = replay_host(
+                Path(options["replay"]).read_text(encoding="utf-8", errors="replace")
+            )
         except (RecordingError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.UsageError(f"--replay {options['replay']}: {reason}") from error
+        python = python or recorded_python
         no_probes = "a recorded machine cannot be tried"
     elif options["record"]:
         recorder = Recorder()
@@ -136,7 +140,7 @@ def run(**options: Any) -> None:
         host = real_host()
     request = Request(
         checks=checks,
-        python=options["python"],
+        python=python,
         no_probes=no_probes,
         deep=options["deep"],
         budget_s=options["budget"],
@@ -144,7 +148,7 @@ def run(**options: Any) -> None:
     )
     with _progress(options["quiet"]) as progress:
         report = examine(request, host, progress)
-    recording = recorder.recording() if recorder else None
+    recording = recorder.recording(python) if recorder else None
     if not options["no_redact"]:
         from llm_doctor.redact import redactor
 

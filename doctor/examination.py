@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, Iterable, Mapping, Sequence, Type, TypeVar
 
 import msgspec
+
 from llm_doctor import __version__, probes
 from llm_doctor.check import CannotTell, Case, Check, Suspicion, TrialRequest, symptom_shown
 from llm_doctor.facts import (
@@ -221,6 +222,16 @@ def _wanted(check: Type[Check], facts: Facts) -> Sequence[Any]:
     """The check's questions whose packages are installed: asking the others would only say so."""
     installed = facts.packages.value.installed if facts.packages.value else {}
     return [q for q in check.questions if all(m.partition(".")[0] in installed for m in q.imports)]
+
+
+def check_case(check: Type[Check], case: Case, trials: Mapping[str, TrialResult]) -> CheckResult:
+    """What a check says of a case, given trial results by name: how examples are tried."""
+    item = _examine(Registered(check.name, "example", check), case)
+    results = {
+        key: trials.get(request.trial.name) or probes.not_run(request, "not in this example")
+        for key, request in _distinct_trials([item]).items()
+    }
+    return _conclude(item, results)
 
 
 def _examine_all(request: Request, facts: Facts, answers: Mapping[str, Answer]) -> list[_Examined]:

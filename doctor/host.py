@@ -77,6 +77,10 @@ class Host:
         """The sorted names in a folder; empty when it is absent or unreadable."""
         return list(self._ask("names", folder).get("names", ()))
 
+    def absolute(self, path: str) -> str:
+        """The path from the root on, `~` resolved."""
+        return str(self._ask("absolute", path)["value"])
+
     def real(self, path: str) -> str:
         """The path with links resolved."""
         return str(self._ask("real", path)["value"])
@@ -129,22 +133,25 @@ class Recorder:
         self._answers[question] = answer
         return answer
 
-    def recording(self) -> dict[str, Any]:
-        """All that was asked, in order of question."""
+    def recording(self, python: str | None) -> dict[str, Any]:
+        """All that was asked, in order of question, and which patient was asked for."""
         answers = [
             {"asked": list(question), "answer": dict(answer)}
             for question, answer in sorted(self._answers.items())
         ]
-        return {"schema": RECORDING_SCHEMA, "answers": answers}
+        return {"schema": RECORDING_SCHEMA, "python": python, "answers": answers}
 
 
-def replay_host(text: str) -> Host:
-    """The machine of a recording. Raises RecordingError when the text is not one."""
+def replay_host(text: str) -> tuple[Host, str | None]:
+    """The machine of a recording, and the patient that was asked for.
+
+    Raises RecordingError when the text is none."""
     try:
         recording = json.loads(text)
         if recording["schema"] != RECORDING_SCHEMA:
             raise RecordingError(f"its schema is {recording['schema']!r}, not {RECORDING_SCHEMA!r}")
         answers = {tuple(entry["asked"]): dict(entry["answer"]) for entry in recording["answers"]}
+        python = recording["python"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordingError(f"not a recording ({type(error).__name__}: {error})") from error
 
@@ -156,7 +163,7 @@ def replay_host(text: str) -> Host:
             return Completed(None, "", "", problem=reason)._asdict()
         return {"error": reason, "value": None}
 
-    return Host(ask)
+    return Host(ask), python
 
 
 # --- The real machine --------------------------------------------------------------------------------
@@ -210,6 +217,7 @@ _QUESTIONS: dict[str, Callable[..., Answer]] = {
     "read": _read,
     "exists": lambda path: {"value": os.path.exists(path)},
     "names": lambda folder: {"names": sorted(os.listdir(folder))},
+    "absolute": lambda path: {"value": os.path.abspath(os.path.expanduser(path))},
     "real": lambda path: {"value": os.path.realpath(path)},
     "platform": _platform,
     "own-python": lambda: {"value": sys.executable},
@@ -394,7 +402,8 @@ class WorkerProcess:
         self._events = events_read
         self._buffer = bytearray()
         self._groups: set[int] = set()
-        threading.Thread(target=self._drain, daemon=True).start()
+        self._drainer = threading.Thread(target=self._drain, daemon=True)
+        self._drainer.start()
 
     def _drain(self) -> None:
         stderr = self._process.stderr
@@ -449,4 +458,7 @@ class WorkerProcess:
         for group in self._groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+        self._drainer.join(2.0)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
         os.close(self._events)

@@ -57,14 +57,14 @@ class Worker:
         for module in itertools.chain.from_iterable(job.script.imports for job in jobs):
             if module not in self._wanted:
                 self._wanted.append(module)
-        for index, job in enumerate(jobs):
-            broken = [self._broken[m] for m in job.script.imports if m in self._broken]
-            if broken and job.needs_imports:
-                results[index] = JobResult("not-imported", error=broken[0])
         lost = "interrupted"
         if not self.interrupted:
             try:
                 self._import()
+                for index, job in enumerate(jobs):
+                    broken = [self._broken[m] for m in job.script.imports if m in self._broken]
+                    if broken and job.needs_imports:
+                        results[index] = JobResult("not-imported", error=broken[0])
                 waiting = [index for index in range(len(jobs)) if index not in results]
                 self._run(jobs, waiting, budget_s, results)
             except (Unavailable, EOFError) as error:

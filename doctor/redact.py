@@ -11,6 +11,7 @@ import re
 from typing import Any, Dict, Mapping, Tuple
 
 import msgspec
+
 from llm_doctor.model import Answer, CheckResult, Facts, Patient, Report
 
 _NOT_SECRET = frozenset(
@@ -73,7 +74,7 @@ class Redactor:
             (host_name.partition(".")[0], "<host-1>"),
         ):
             if len(value) > 2 and value.lower() not in _NOT_SECRET:
-                self._replace(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", stand_in)
+                self._replace(rf"(?<!\w){re.escape(value)}(?!\w)", stand_in)
 
     def _replace(self, pattern: str, stand_in: str) -> None:
         self._replacements.append((re.compile(pattern), stand_in))

@@ -46,7 +46,7 @@ def select(
     names = [entry.name for entry in entries]
     for name in (*only, *skip):
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+            near = [n for n in names if name in n] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise UnknownCheck(f"there is no check named {name!r}{hint} (llm-doctor list shows them all)")
     return [e for e in entries if (not only or e.name in only) and e.name not in skip]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from llm_doctor.model import Fix
 from packaging.version import InvalidVersion, Version
+
+from llm_doctor.model import Fix
 
 
 class _Wheels(NamedTuple):

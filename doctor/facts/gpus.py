@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+
 from llm_doctor.host import Host, Unavailable
 from llm_doctor.model import Gpus
 

@@ -7,6 +7,7 @@ import re
 from typing import Dict, NamedTuple
 
 import msgspec
+
 from llm_doctor.host import Completed, Host, Unavailable, describe_status
 from llm_doctor.model import Interpreter, Packages
 
@@ -72,7 +73,7 @@ def packages(chosen: Chosen) -> Packages:
 def _resolved(host: Host, option: str) -> str:
     if os.path.sep not in option:  # a name, as `--python python3.10`
         return host.which(option) or option
-    path = os.path.abspath(os.path.expanduser(option))
+    path = host.absolute(option)
     # The folder of an environment is as good a name for it as its interpreter.
     return f"{path}/bin/python" if host.exists(f"{path}/bin/python") else path
 

@@ -116,10 +116,10 @@ def _import(module: str) -> Optional[str]:
 
 
 def _cuda_is_poisoned() -> bool:
-    torch = sys.modules.get("torch")
+    cuda = sys.modules.get("torch.cuda")
     try:
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+        if cuda is not None and cuda.is_initialized():
+            cuda.synchronize()
     except Exception:  # a CUDA error sticks to its process
         return True
     return False

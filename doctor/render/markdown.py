@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import msgspec
+
 from llm_doctor.model import CheckResult, Finding, Report
 from llm_doctor.render import words
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 
 import msgspec
-from llm_doctor.model import CheckResult, Finding, Fix, Report, TrialResult
-from llm_doctor.render import words
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
+
+from llm_doctor.model import CheckResult, Finding, Fix, Report, TrialResult
+from llm_doctor.render import words
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 _VERDICTS = {

@@ -1,0 +1,69 @@
+# The two commands a newcomer needs are `make run` and `make test`; both do all the set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+STACKS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llm-doctor-stacks
+PYTHON38 ?= $(shell command -v python3.8 || ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.8.*/bin/python 2>/dev/null | tail -n 1)
+STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023.txt Makefile | cksum))
+
+.PHONY: run test stacks test-stacks test-wheel lint docs check-docs clean
+
+run: $(VENV)/.run  ## examine this node and the stack in .venv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
+
+test: $(VENV)/.test  ## the test suite, on today's stack
+	$(BIN)/python -m pytest
+
+stacks: $(STACK_2023)/.done  ## build the 2023 stack, outside the checkout
+
+test-stacks: $(VENV)/.test stacks  ## examine today's stack and the 2023 stack for real
+	LLM_DOCTOR_STACK_2023=$(STACK_2023)/bin/python $(BIN)/python -m pytest tests/stacks
+
+test-wheel: $(VENV)/.test  ## the tests of the command line against the built wheel
+	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
+	$(PYTHON) -m venv --clear build/wheel-venv
+	build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet "$$(ls $(CURDIR)/build/wheel/*.whl)[test]"
+	build/wheel-venv/bin/python -m pytest -p no:cacheprovider --ignore=tests/stacks
+
+lint: $(VENV)/.lint  ## ruff and mypy --strict
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(VENV)/.test  ## write the pages and the schema that are made from the code
+	$(BIN)/python docs/generate.py
+
+check-docs: $(VENV)/.test  ## fail when they are stale
+	$(BIN)/python docs/generate.py --check
+
+clean:  ## remove what this file made in the checkout
+	rm -rf $(VENV) build *.egg-info
+
+# deepspeed's set-up imports torch, so torch comes first and builds are not isolated.
+$(VENV)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip setuptools wheel
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable ".[stack]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable ".[stack,test]"
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable ".[stack,test,lint]"
+	touch $@
+
+$(STACK_2023)/.done:
+ifeq ($(PYTHON38),)
+	@echo "skipped: the 2023 stack needs Python 3.8, and there is none (set PYTHON38=...)"
+else
+	rm -rf $(STACK_2023) && mkdir -p $(STACKS)
+	$(PYTHON38) -m venv $(STACK_2023)
+	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade pip wheel 'setuptools<70'
+	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --requirement tests/stacks/2023.txt
+	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps peft==0.3.0
+	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation deepspeed==0.9.5
+	touch $@
+endif

@@ -1,0 +1,146 @@
+"""A third party's checks: a real distribution in a real environment beside the doctor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import NEUTRAL
+
+CHECK = '''
+"""Somebody else's check."""
+
+from llm_doctor.check import Check, Suspicion, Symptom, Trial, TrialRequest
+from llm_doctor.model import Finding, Subject, System
+
+TRIAL = Trial(name="arithmetic", imports=(), file=__file__.replace("plugin.py", "trial.py"))
+
+
+class ClusterQuota(Check):
+    """The scratch quota of our cluster is used up.
+
+    ## What it finds
+    Something of ours.
+
+    ## Why it breaks
+    It does.
+
+    ## How it is proven
+    By arithmetic.
+
+    ## Fix
+    Ask the desk.
+
+    ## References
+    - https://example.org
+    """
+
+    name = "cluster-quota"
+    topic = "disk-space"
+    severity = "warning"
+    since = "1.0"
+    needs = (System,)
+    trials = (TRIAL,)
+    symptoms = (Symptom(pattern="quota exceeded", example="disk quota exceeded", counter_example="quota"),)
+
+    def examine(self, case):
+        finding = Finding(
+            severity="warning", confidence="likely", message="the quota is gone", subject=Subject(kind="disk")
+        )
+        yield Suspicion(finding, (TrialRequest(TRIAL, {"quota": 7}),))
+'''
+TRIAL = """
+def combinations(settings):
+    return [{"quota": settings["quota"]}]
+
+def broken(settings, combination):
+    raise OSError("disk quota exceeded")
+
+def fixed(settings, combination):
+    return {"quota_bytes": combination["quota"]}
+"""
+PYPROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "cluster-doctor"
+version = "1.5"
+[project.entry-points."llm_doctor.checks"]
+cluster-quota = "cluster_doctor.plugin:ClusterQuota"
+broken-quota = "cluster_doctor.missing:Nothing"
+leaving-quota = "cluster_doctor.leaves"
+half-float-mismatch = "cluster_doctor.thief"
+[tool.setuptools]
+packages = ["cluster_doctor"]
+"""
+THIEF = CHECK.replace("cluster-quota", "half-float-mismatch").replace("plugin.py", "thief.py")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that has the plugin installed by pip, and the doctor from this one."""
+    folder = tmp_path_factory.mktemp("plugin")
+    source = folder / "source"
+    (source / "cluster_doctor").mkdir(parents=True)
+    (source / "pyproject.toml").write_text(PYPROJECT)
+    files = {"__init__": "", "plugin": CHECK, "trial": TRIAL, "leaves": "raise SystemExit(9)", "thief": THIEF}
+    for name, text in files.items():
+        (source / "cluster_doctor" / f"{name}.py").write_text(text)
+    venv.create(folder / "env", symlinks=True)
+    site = next((folder / "env" / "lib").glob("python*/site-packages"))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--no-index", "--target", str(site), str(source)],
+        check=True,
+    )  # fmt: skip
+    # Everything that this environment imports, the doctor among it, comes after the plugin.
+    (site / "doctor.pth").write_text("".join(f"{path}\n" for path in sys.path if path))
+    return folder / "env" / "bin" / "python"
+
+
+def doctor(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(python), "-m", "llm_doctor", *arguments],
+        env=NEUTRAL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_plugins_check_is_listed_and_documented(python: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(doctor(python, "list", "--format", "json").stdout)}
+    assert rows["cluster-quota"]["origin"] == "plugin cluster-doctor 1.5"
+    assert rows["cluster-quota"]["summary"] == "The scratch quota of our cluster is used up."
+    assert "Ask the desk." in doctor(python, "explain", "cluster-quota").stdout
+
+
+def test_a_plugins_check_is_run_with_its_own_trial(python: Path) -> None:
+    done = doctor(python, "run", "--only", "cluster-quota", "--format", "json", "--python", str(python))
+    (check,) = json.loads(done.stdout)["checks"]
+    assert check["outcome"] == "findings" and done.returncode == 0
+    (finding,) = check["findings"]
+    assert finding["proof"]["status"] == "reproduced" and finding["confidence"] == "proven"
+    assert finding["proof"]["case"]["fixed"]["measured"] == {"quota_bytes": 7}
+
+
+def test_a_broken_plugin_is_named_and_stops_nothing(python: Path) -> None:
+    done = doctor(python, "run", "--no-probes", "--format", "json", "--fail-on", "never")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["broken-quota"]["outcome"] == "crashed"
+    assert "No module named 'cluster_doctor.missing'" in checks["broken-quota"]["reason"]
+    assert "SystemExit: 9" in checks["leaving-quota"]["reason"]
+    taken = checks["half-float-mismatch (plugin cluster-doctor 1.5)"]
+    assert taken["reason"] == "its name is taken by the check of built in"
+    assert checks["half-float-mismatch"]["outcome"] == "skipped" and "cluster-quota" in checks
+    assert done.returncode == 3, "what was asked for could not be examined"
+
+
+def test_a_broken_plugin_can_be_left_out(python: Path) -> None:
+    done = doctor(python, "run", "--no-probes", "--only", "cuda-toolkit-mismatch", "--fail-on", "never")
+    assert done.returncode == 0

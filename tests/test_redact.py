@@ -1,0 +1,91 @@
+"""No secret leaves the machine, and what is left can still be pasted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable
+
+import pytest
+from conftest import run_doctor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_doctor.redact import Redactor
+
+ENVIRONMENT = {
+    "HOME": "/home/alice",
+    "USER": "alice",
+    "HF_TOKEN": "not-of-any-known-shape-77",
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+}
+SECRETS = (
+    *(ENVIRONMENT[name] for name in ("HF_TOKEN", "WANDB_API_KEY")),
+    "hf_AbCdEfGhIjKlMnOpQrStUvWxYz",
+    "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+    "sk-proj-abcdefghijklmnopqrstuvwx",
+    "AKIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF_123",
+    "/home/alice",
+    "gpu-node-07.cluster.example",
+    "GPU-8a2f1c3e-1111-2222-3333-444455556666",
+    "00:1a:2b:3c:4d:5e",
+)
+
+
+def redactor() -> Redactor:
+    return Redactor(ENVIRONMENT, "gpu-node-07.cluster.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("export CUDA_HOME=/home/alice/cuda-12.8", "export CUDA_HOME=~/cuda-12.8"),
+        ("/home/alice2/env", "/home/alice2/env"),
+        ("owned by alice, not malice", "owned by $USER, not malice"),
+        ("gpu-node-07: timeout", "<host-1>: timeout"),
+        ("https://alice:hunter2@index.example/simple", "https://<user>:<password>@index.example/simple"),
+        ("tcp://10.1.2.3:29500 and 10.1.2.3:80", "tcp://<address-1>:29500 and <address-1>:80"),
+        ("nvidia-cublas-cu12 12.4.5.8", "nvidia-cublas-cu12 12.4.5.8"),
+        ("vm.max_map_count = 65530", "vm.max_map_count = 65530"),
+        ("127.0.0.1:29500", "127.0.0.1:29500"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc", "<token>"),
+    ],
+)
+def test_whole_tokens_are_replaced_by_what_still_reads(text: str, expected: str) -> None:
+    assert redactor().text(text) == expected
+
+
+def test_names_that_everybody_has_are_no_secrets() -> None:
+    plain = Redactor({"HOME": "/root", "USER": "root"}, "localhost")
+    assert plain.text("root@localhost: /root/env") == "root@localhost: ~/env"
+
+
+@given(st.sampled_from(SECRETS), st.text(alphabet=" \n'\"=:,;()[]{}<>/", max_size=3), st.data())
+def test_no_secret_survives_in_any_place(secret: str, border: str, data: Any) -> None:
+    text = data.draw(st.sampled_from([f"{border}{secret}{border}", f"token={secret}", f'"{secret}"']))
+    value = redactor().value({"a": [text, {text: 1}]})
+    assert secret not in json.dumps(value)
+
+
+def test_equal_values_have_equal_stand_ins() -> None:
+    one, two = "GPU-8a2f1c3e-1111-2222-3333-444455556666", "GPU-8a2f1c3e-1111-2222-3333-444455556667"
+    assert redactor().text(f"{one} {two} {one}") == "<gpu-id-1> <gpu-id-2> <gpu-id-1>"
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "markdown"])
+def test_no_format_shows_what_the_patient_gives_away(format_: str, make_patient: Callable[..., Any]) -> None:
+    token = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
+    python = make_patient(
+        modules={
+            "torch/__init__.py": "",
+            "torch/version.py": f"__version__ = '2.0 {token}'\ncuda = '{token}'\n",
+        },
+        packages={"torch": "2.0", token.replace("_", "-"): token},
+    )
+    arguments = ("run", "--no-probes", "--verbose", "--format", format_, "--python", str(python))
+    home = str(python.parent.parent.parent)
+    environment = {"HOME": home, "USER": "mallory", "CUDA_HOME": f"{home}/cuda-of-mallory"}
+    shown = run_doctor(*arguments, env=environment).stdout
+    assert token not in shown and home not in shown
+    assert "~/cuda-of-$USER" in shown.replace("\\", "")
+    assert token in run_doctor(*arguments, "--no-redact", env=environment).stdout

@@ -1,0 +1,236 @@
+"""The program as a user runs it: options, exit codes, outputs, bad luck."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from conftest import NEUTRAL, report_of, run_doctor
+
+FACTS_ONLY = ("run", "--no-probes")
+
+
+@pytest.mark.parametrize("arguments", [(), ("run",), ("list",), ("explain",), ("schema",)])
+def test_help_fits_a_screen_and_shows_examples(arguments: tuple[str, ...]) -> None:
+    done = run_doctor(*arguments, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "Examples:\n  llm-doctor" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_version() -> None:
+    from llm_doctor import __version__
+
+    assert run_doctor("--version").stdout == f"llm-doctor {__version__}\n"
+
+
+def test_list_names_each_check_and_its_origin() -> None:
+    rows = json.loads(run_doctor("list", "--format", "json").stdout)
+    built_in = {row["name"] for row in rows if row["origin"] == "built in"}
+    assert {"cuda-toolkit-mismatch", "half-float-mismatch", "lora-without-input-grads"} <= built_in
+    text = run_doctor("list").stdout
+    assert all(row["name"] in text and row["summary"] in text for row in rows)
+
+
+def test_explain_prints_the_checks_own_documentation() -> None:
+    from llm_doctor.checks.half_float_mismatch import HalfFloatMismatch
+
+    done = run_doctor("explain", "half-float-mismatch")
+    assert done.stdout == f"# half-float-mismatch\n\n{HalfFloatMismatch.documentation()}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--only", "half-flaot-mismatch"), "did you mean half-float-mismatch"),
+        (("run", "--skip", "bf15"), "there is no check named 'bf15'"),
+        (("explain", "lora"), "did you mean lora-without-input-grads"),
+        (("run", "--budget", "0"), "0.0 is not in the range x>0"),
+        (("run", "--frmat", "json"), "No such option"),
+        (("run", "--quiet", "--verbose"), "exclude each other"),
+        (("run", "--replay", "/nowhere/x.json"), "No such file or directory"),
+        (("run", "--output", "/nowhere/x.json"), "there is no folder /nowhere"),
+        (("run", "--output", "/"), "it is a folder"),
+        (("frobnicate",), "No such command"),
+    ],
+)
+def test_a_usage_error_is_one_clear_message(arguments: tuple[str, ...], said: str) -> None:
+    done = run_doctor(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_facts_alone_import_nothing_and_say_what_was_not_tried(make_patient: Callable[..., Path]) -> None:
+    python = make_patient(
+        modules={
+            "torch/__init__.py": "raise SystemExit('torch was imported')",
+            "torch/version.py": "__version__ = '1.12.1+cu102'\ncuda = '10.2'\n",
+        },
+        packages={"torch": "1.12.1", "transformers": "4.29.2", "peft": "0.3.0"},
+    )
+    report = report_of(run_doctor(*FACTS_ONLY, "--format", "json", "--python", str(python)))
+    assert report["facts"]["torch_build"]["value"] == {
+        "version": "1.12.1+cu102",
+        "cuda": "10.2",
+        "kind": "cuda",
+    }
+    assert report["answers"] == {}
+    reasons = {check["name"]: check["reason"] for check in report["checks"] if check["outcome"] == "skipped"}
+    assert reasons["lora-without-input-grads"] == "lora-without-input-grads is not-run: --no-probes was given"
+
+
+def test_a_mismatch_ends_with_one_and_never_with_never(
+    make_patient: Callable[..., Path], tmp_path: Path
+) -> None:
+    nvcc = tmp_path / "cuda" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\necho 'release 13.0, V13.0.88'\n")
+    nvcc.chmod(0o755)
+    python = make_patient(
+        modules={"torch/__init__.py": "", "torch/version.py": "__version__ = '2.9.0+cu128'\ncuda = '12.8'\n"},
+        packages={"torch": "2.9.0"},
+    )
+    environment = {"CUDA_HOME": str(nvcc.parent.parent)}
+
+    def code(*arguments: str) -> int:
+        return run_doctor(*FACTS_ONLY, "--python", str(python), *arguments, env=environment).returncode
+
+    assert code("--fail-on", "warning") == 1
+    assert code("--fail-on", "error") == 0, "without DeepSpeed it is a warning"
+    assert code("--fail-on", "never") == 0
+    done = run_doctor(*FACTS_ONLY, "--python", str(python), env=environment)
+    assert "torch refuses to build any CUDA extension" in " ".join(done.stdout.split())
+    assert "--index-url https://download.pytorch.org/whl/cu130" in done.stdout, "not wrapped: to be copied"
+
+
+def test_only_and_skip_choose() -> None:
+    only = report_of(run_doctor(*FACTS_ONLY, "--format", "json", "--only", "half-float-mismatch"))
+    assert [check["name"] for check in only["checks"]] == ["half-float-mismatch"]
+    rest = report_of(run_doctor(*FACTS_ONLY, "--format", "json", "--skip", "half-float-mismatch"))
+    assert "half-float-mismatch" not in [check["name"] for check in rest["checks"]]
+
+
+def test_the_output_file_chooses_the_format(tmp_path: Path) -> None:
+    for name, start in (("r.json", "{\n"), ("r.md", "### llm-doctor"), ("r.txt", "no NVIDIA GPU")):
+        done = run_doctor(*FACTS_ONLY, "--output", str(tmp_path / name))
+        text = (tmp_path / name).read_text()
+        assert done.stdout == ""
+        if name != "r.txt":
+            assert text.startswith(start)
+        assert "\x1b" not in text
+
+
+def test_colour_is_for_terminals_or_for_who_asks() -> None:
+    assert "\x1b[" not in run_doctor(*FACTS_ONLY).stdout
+    assert "\x1b[" in run_doctor(*FACTS_ONLY, "--color", "always").stdout
+    assert "\x1b[" not in run_doctor(*FACTS_ONLY, "--color", "never").stdout
+
+
+def test_quiet_is_one_line_when_nothing_is_wrong(make_patient: Callable[..., Path]) -> None:
+    done = run_doctor(*FACTS_ONLY, "--quiet", "--python", str(make_patient()))
+    assert done.returncode == 0
+    assert done.stdout.startswith("PASS: ") and done.stdout.count("\n") == 1
+
+
+def test_nothing_goes_to_standard_error_of_a_pipe() -> None:
+    assert run_doctor(*FACTS_ONLY).stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_a_full_disk_is_a_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        done = run_doctor(*FACTS_ONLY, stdout=full, stderr=subprocess.PIPE, capture_output=False)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "llm-doctor: the report could not be written to standard output: No space left on device\n"
+    )
+    done = run_doctor(*FACTS_ONLY, "--output", "/dev/full")
+    assert done.returncode == 3
+    assert "could not be written to /dev/full: No space left on device" in done.stderr
+    assert "PASS" in done.stdout or "FAIL" in done.stdout or "WARN" in done.stdout, "the report is not lost"
+
+
+def test_no_room_for_a_temporary_folder_costs_the_trials_alone(stack_site: str) -> None:
+    done = run_doctor("run", "--format", "json", env={"TMPDIR": "/proc", "PYTHONWARNINGS": "ignore"})
+    report = report_of(done)
+    reasons = {check["reason"] for check in report["checks"] if check["trials"]}
+    assert report["facts"]["packages"]["status"] == "ok"
+    assert all("no temporary folder can be written" in (reason or "") for reason in reasons) or not reasons
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", *FACTS_ONLY, "--verbose"],
+        env=NEUTRAL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) in (0, 1)
+
+
+def test_closed_streams_end_without_a_traceback() -> None:
+    command = f"{sys.executable} -m llm_doctor run --no-probes <&- >&- 2>/tmp/llm-doctor-closed.$$; echo $?"
+    done = subprocess.run(["sh", "-c", command], env=NEUTRAL, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() in ("0", "1", "3")
+
+
+def test_an_ascii_terminal_gets_a_report() -> None:
+    done = run_doctor(*FACTS_ONLY, env={"LC_ALL": "C", "LANG": None, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode in (0, 1) and done.stdout.isascii()
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_every_width_is_kept_but_for_what_is_copied(columns: str) -> None:
+    done = run_doctor(*FACTS_ONLY, env={"COLUMNS": columns})
+    width = min(int(columns), 120)
+    too_wide = [
+        line for line in done.stdout.splitlines() if len(line) > width and not line.startswith(" " * 11)
+    ]
+    assert too_wide == []
+
+
+def test_no_home_and_no_path_are_survived() -> None:
+    report = report_of(
+        run_doctor(*FACTS_ONLY, "--format", "json", env={"HOME": None, "PATH": "", "USER": None})
+    )
+    assert report["facts"]["compilers"]["value"] == {"cxx": None, "ninja": None}
+
+
+def test_a_recording_is_examined_again_anywhere(tmp_path: Path, make_patient: Callable[..., Path]) -> None:
+    python = make_patient(
+        modules={"torch/__init__.py": "", "torch/version.py": "__version__ = '2.9.0+cu128'\ncuda = '12.8'\n"},
+        packages={"torch": "2.9.0", "transformers": "5.0.0"},
+    )
+    recording = tmp_path / "node.json"
+    home = {"HOME": str(tmp_path)}
+    record = ("--python", "~/patient", "--record", str(recording))
+    first = report_of(run_doctor(*FACTS_ONLY, *record, "--format", "json", env=home))
+    assert str(tmp_path) not in recording.read_text(), "a recording is redacted"
+    # Elsewhere: another home, no programs, and the patient is gone.
+    python.unlink()
+    elsewhere = {"PATH": "/nowhere", "HOME": "/home/somebody-else"}
+    again = report_of(run_doctor("run", "--format", "json", "--replay", str(recording), env=elsewhere))
+    for report in (first, again):
+        for fact in report["facts"].values():
+            fact.pop("seconds")
+    assert again["facts"] == first["facts"]
+    assert [c["outcome"] for c in again["checks"]] == [c["outcome"] for c in first["checks"]]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": "other/v9"}', '{"schema": 1, "answers": []}', "\x00"]
+)
+def test_a_damaged_recording_is_refused_in_a_line(text: str, tmp_path: Path) -> None:
+    recording = tmp_path / "damaged.json"
+    recording.write_text(text)
+    done = run_doctor("run", "--replay", str(recording))
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "--replay" in done.stderr
