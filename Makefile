@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 STACKS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llm-doctor-stacks
-PYTHON38 ?= $(shell command -v python3.8 || ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.8.*/bin/python 2>/dev/null | tail -n 1)
+# A python3.8 on PATH may be a shim of pyenv's that runs nothing: only one that answers counts.
+PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.8.*/bin/python; do \
+	"$$python" -c 'import venv' 2>/dev/null && command -v "$$python" && break; done)
 STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023.txt Makefile | cksum))
 
 .PHONY: run test stacks test-stacks test-wheel lint docs check-docs clean

@@ -287,12 +287,14 @@ def test_the_patient_is_chosen_in_the_documented_order(make_patient: Callable[..
     prefix = python.parent.parent
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
 
-    def chosen(*arguments: str, **env: str) -> str:
-        report = report_of(run_doctor("run", "--no-probes", "--format", "json", *arguments, env=env))
+    def chosen(*arguments: str, cwd: Path | None = None, **env: str) -> str:
+        report = report_of(run_doctor("run", "--no-probes", "--format", "json", *arguments, env=env, cwd=cwd))
         return str(report["patient"]["chosen_by"])
 
     assert chosen("--python", str(python), VIRTUAL_ENV="/nowhere") == "--python"
     assert chosen("--python", str(prefix)) == "--python"
+    assert chosen("--python", "python3") == "--python"
+    assert chosen("--python", prefix.name, cwd=prefix.parent) == "--python", "a folder beside us"
     assert chosen(VIRTUAL_ENV=str(prefix), CONDA_PREFIX="/nowhere") == "VIRTUAL_ENV"
     assert chosen(CONDA_PREFIX=str(prefix)) == "CONDA_PREFIX"
     assert chosen(PATH=path) == "python on PATH, which has torch"

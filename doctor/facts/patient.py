@@ -71,8 +71,9 @@ def packages(chosen: Chosen) -> Packages:
 
 
 def _resolved(host: Host, option: str) -> str:
-    if os.path.sep not in option:  # a name, as `--python python3.10`
-        return host.which(option) or option
+    on_path = host.which(option) if os.path.sep not in option else None  # `--python python3.10`
+    if on_path is not None:
+        return on_path
     path = host.absolute(option)
     # The folder of an environment is as good a name for it as its interpreter.
     return f"{path}/bin/python" if host.exists(f"{path}/bin/python") else path

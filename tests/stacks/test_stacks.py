@@ -1,0 +1,177 @@
+"""The 2023 stack, for real: `make test-stacks` builds it and says where it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from conftest import NEUTRAL, ROOT, check_of, report_of, run_doctor
+from test_worker import job, question, start_worker, talk
+
+STACK = os.environ.get("LLM_DOCTOR_STACK_2023", "")
+
+pytestmark = pytest.mark.skipif(
+    not os.path.exists(STACK), reason="the 2023 stack is not built (make test-stacks; it needs Python 3.8)"
+)
+
+
+@pytest.fixture(scope="module")
+def done() -> subprocess.CompletedProcess[str]:
+    return run_doctor("run", "--format", "json", "--python", STACK)
+
+
+@pytest.fixture(scope="module")
+def report(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return report_of(done)
+
+
+def test_lora_fails_in_both_orders_and_its_fix_works(report: dict[str, Any]) -> None:
+    check = check_of(report, "lora-without-input-grads")
+    shown = {}
+    for finding in check["findings"]:
+        combination = finding["evidence"]["combination"]
+        case = finding["proof"]["case"]
+        assert finding["severity"] == "note" and finding["proof"]["status"] == "reproduced"
+        assert case["fixed"]["outcome"] == "passed"
+        assert case["fixed"]["measured"]["adapter_tensors_with_gradient"] == 8
+        assert finding["fixes"][0]["preview"] == "model.enable_input_require_grads()"
+        assert finding["fixes"][0]["verified"] is True
+        shown[combination["order"], combination["modules_to_save"]] = case["broken"]
+    raised = "RuntimeError: element 0 of tensors does not require grad and does not have a grad_fn"
+    assert shown["before-wrapping", False]["error"] == shown["after-wrapping", False]["error"] == raised
+    silent = "8 of 8 LoRA tensors have no gradient, though the loss has one"
+    for order in ("before-wrapping", "after-wrapping"):
+        assert (shown[order, True]["outcome"], shown[order, True]["error"]) == ("failed", silent)
+
+
+def test_a_cpu_without_half_kernels_proves_nothing(report: dict[str, Any]) -> None:
+    check = check_of(report, "half-float-mismatch")
+    assert (check["outcome"], check["findings"]) == ("skipped", [])
+    assert check["trials"][0]["status"] == "inconclusive"
+    assert "\"addmm_impl_cpu_\" not implemented for 'Half'" in check["reason"]
+
+
+def test_the_real_mismatch_of_nvcc_and_torch(
+    done: subprocess.CompletedProcess[str], report: dict[str, Any]
+) -> None:
+    toolkits = report["facts"]["cuda_toolkits"]["value"]
+    versions = {kit["home"]: kit["version"] for kit in toolkits["toolkits"]}
+    toolkit = versions.get(toolkits["chosen_home"])
+    if toolkit is None:
+        pytest.skip("there is no CUDA toolkit on this machine")
+    (finding,) = check_of(report, "cuda-toolkit-mismatch")["findings"]
+    assert finding["severity"] == "error" and done.returncode == 1
+    assert finding["evidence"]["toolkit"] == toolkit and finding["evidence"]["torch_cuda"] == "10.2"
+    assert f"nvcc is CUDA {toolkit}" in finding["message"] and "CUDA 10.2" in finding["message"]
+    assert "silently builds for the CPU alone" in finding["message"], "DeepSpeed 0.9.5 swallows it"
+    # The installed DeepSpeed's own assertion, and its ds_report, say the same.
+    said = f"Installed CUDA version {toolkit} does not match the version torch was compiled with 10.2"
+    assert said in finding["proof"]["case"]["broken"]["error"]
+    assert f"nvcc version ..................... {toolkit}" in report["answers"]["ds-report"]["value"]["text"]
+    assert "DS_SKIP_CUDA_CHECK" not in str(finding["fixes"]), "it does not help across major versions"
+
+
+def test_another_toolkit_that_matches_is_tried_and_offered(tmp_path: Path) -> None:
+    """A toolkit of torch's version beside the chosen one: its export is the fix, seen to work."""
+    homes = {}
+    for version in ("13.0", "10.2"):
+        homes[version] = tmp_path / f"cuda-{version}"
+        nvcc = homes[version] / "bin" / "nvcc"
+        nvcc.parent.mkdir(parents=True)
+        nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.89'\n")
+        nvcc.chmod(0o755)
+    environment = {"CUDA_HOME": str(homes["13.0"]), "CONDA_PREFIX": str(homes["10.2"])}
+    arguments = ("run", "--format", "json", "--no-redact", "--only", "cuda-toolkit-mismatch")
+    report = report_of(run_doctor(*arguments, "--python", STACK, env=environment))
+    findings = check_of(report, "cuda-toolkit-mismatch")["findings"]
+    (mismatch,) = [finding for finding in findings if finding["severity"] == "error"]
+    assert mismatch["proof"]["status"] == "reproduced" and mismatch["confidence"] == "proven"
+    assert mismatch["proof"]["case"]["fixed"]["measured"]["toolkit"] == "10.2"
+    assert mismatch["fixes"][0]["preview"] == f"export CUDA_HOME={homes['10.2']}"
+    assert mismatch["fixes"][0]["verified"] is True
+
+
+def test_real_libraries_initialise_cuda_in_lanes_alone(
+    compile_library: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Importing this bitsandbytes, peft and DeepSpeed calls cuInit; torch and a model class do not."""
+    driver = compile_library("counting_libcuda.c", "libcuda.so.1")
+    log = tmp_path / "cuinit.log"
+    imports = ("torch", "transformers.models.llama.modeling_llama", "peft", "deepspeed")
+    script = question(tmp_path, "import os\nreturn os.getpid()", imports=imports)
+    process, events = start_worker(STACK, {"LD_LIBRARY_PATH": str(driver), "CUINIT_LOG": str(log)})
+    said = talk(
+        process,
+        events,
+        {"do": "import", "modules": list(imports)},
+        {"do": "run", "jobs": [job(0, script)], "budget_s": 60},
+    )
+    initialisers = {int(line) for line in log.read_text().split()}
+    (lane,) = [event["value"] for event in said if event["event"] == "finished"]
+    imported = [event["module"] for event in said if event["event"] == "imported"]
+    assert imported == ["torch", "transformers.models.llama.modeling_llama"]
+    assert lane in initialisers, "the count works"
+    assert process.pid not in initialisers
+
+
+def test_the_trials_run_the_same_in_a_lane(
+    compile_library: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """With a driver present the arms of a device share one process, and say what they say without."""
+    driver = compile_library("counting_libcuda.c", "libcuda.so.1")
+    environment = {"LD_LIBRARY_PATH": str(driver), "CUINIT_LOG": str(tmp_path / "log")}
+    for python in (STACK, sys.executable):
+        with_driver, without = (
+            report_of(run_doctor("run", "--format", "json", "--python", python, env=env))
+            for env in (environment, {})
+        )
+        for name in ("lora-without-input-grads", "half-float-mismatch"):
+            cases = [check_of(report, name)["trials"][0]["cases"] for report in (with_driver, without)]
+            in_lane, apart = ([(case["combination"], case["status"]) for case in it] for it in cases)
+            assert in_lane == apart
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*build, str(ROOT)], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_doctor_itself_runs_on_python_3_8(wheel: Path, tmp_path: Path) -> None:
+    """It may live in the patient's own environment, with versions of its needs that 3.8 still gets."""
+    subprocess.run([STACK, "-m", "venv", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", str(wheel)], check=True)
+    program = tmp_path / "env" / "bin" / "llm-doctor"
+    done = subprocess.run(
+        [str(program), "run", "--format", "json", "--python", STACK],
+        env=NEUTRAL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert len(check_of(report_of(done), "lora-without-input-grads")["findings"]) == 4
+    for arguments in (["list"], ["explain", "half-float-mismatch"], ["schema"], ["--help"], ["run"]):
+        again = subprocess.run([str(program), *arguments], env=NEUTRAL, capture_output=True, text=True)
+        assert "Traceback" not in again.stderr and again.stdout
+
+
+def test_the_doctor_reads_a_patient_of_every_python(tmp_path: Path) -> None:
+    """Every interpreter of this machine from 3.8 on, as an empty patient."""
+    pythons = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python"))
+    examined = []
+    for python in pythons:
+        version = python.parent.parent.name
+        if tuple(map(int, version.split(".")[:2])) < (3, 8):
+            continue
+        report = report_of(run_doctor("run", "--format", "json", "--python", str(python)))
+        assert report["patient"]["version"] == version
+        examined.append(version)
+    if not examined:
+        pytest.skip("there is no other Python on this machine")
