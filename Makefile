@@ -4,16 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable
 STACKS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llm-doctor-stacks
 # A python3.8 on PATH may be a shim of pyenv's that runs nothing: only one that answers counts.
 PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.8.*/bin/python; do \
 	"$$python" -c 'import venv' 2>/dev/null && command -v "$$python" && break; done)
 STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023.txt Makefile | cksum))
 
-.PHONY: run test stacks test-stacks test-wheel lint docs check-docs clean
+.PHONY: run develop test stacks test-stacks test-wheel lint docs check-docs clean
 
 run: $(VENV)/.run  ## examine this node and the stack in .venv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
+
+develop: $(VENV)/.lint  ## install for development; again after a file was added
 
 test: $(VENV)/.test  ## the test suite, on today's stack
 	$(BIN)/python -m pytest
@@ -42,20 +45,26 @@ clean:  ## remove what this file made in the checkout
 	rm -rf $(VENV) build *.egg-info
 
 # deepspeed's set-up imports torch, so torch comes first and builds are not isolated.
-$(VENV)/.run: pyproject.toml constraints.txt
+$(VENV)/.stack: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip setuptools wheel
 	$(PIP) --constraint constraints.txt torch
-	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable ".[stack]"
+	$(INSTALL) ".[stack]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.run
-	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable ".[stack,test]"
+# The strict editable install links file by file: a file added to a folder asks for another one.
+$(VENV)/.run $(VENV)/.test $(VENV)/.lint: $(shell find doctor checks fixes -type d -not -name __pycache__)
+$(VENV)/.run: $(VENV)/.stack
+	$(INSTALL) ".[stack]"
 	touch $@
 
-$(VENV)/.lint: $(VENV)/.test
-	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable ".[stack,test,lint]"
-	touch $@
+$(VENV)/.test: $(VENV)/.stack
+	$(INSTALL) ".[stack,test]"
+	touch $@ $(VENV)/.run
+
+$(VENV)/.lint: $(VENV)/.stack
+	$(INSTALL) ".[stack,test,lint]"
+	touch $@ $(VENV)/.run $(VENV)/.test
 
 $(STACK_2023)/.done:
 ifeq ($(PYTHON38),)

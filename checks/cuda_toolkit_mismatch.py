@@ -34,6 +34,7 @@ from llm_doctor.model import (
     Gpus,
     Interpreter,
     Proof,
+    ProofStatus,
     Severity,
     Subject,
     Toolkit,
@@ -151,14 +152,8 @@ class CudaToolkitMismatch(Check):
         proof = next(reproduced(results), None)
         tried = next((result for result in results if result.cases), None)
         if finding.severity == "note":  # the versions agree: only a trial that broke is worth a word
-            if proof is None:
-                return
-            result, shown = proof
-            error = (shown.broken.error or "") if shown.broken else ""
-            finding = msgspec.structs.replace(
-                finding, severity="error", message=f"{finding.message}, and yet: {error.splitlines()[0]}"
-            )
-        if proof is not None:
+            yield from _broken_all_the_same(finding, results)
+        elif proof is not None:
             result, shown = proof
             yield msgspec.structs.replace(
                 finding,
@@ -227,16 +222,26 @@ def _mismatch(
 def _consequence(deepspeed: DeepSpeedBuild | None, other_major: bool) -> str:
     if deepspeed is None:
         return "torch refuses to build any CUDA extension"
-    rules: dict[BuildRule, str] = {
-        "raises": "is refused",
-        "builds-for-cpu": "silently builds for the CPU alone",
-        "not-checked": "is not checked",
-    }
-    said = (
-        f"with DeepSpeed {deepspeed.version} pre-compiling an operator {rules[deepspeed.when_precompiled]},"
-        f" compiling one at run time {rules[deepspeed.when_jit]}"
-    )
-    return f"{said}; torch refuses every other CUDA extension" if other_major else said
+    said = _DEEPSPEED_SAYS[deepspeed.when_precompiled, deepspeed.when_jit].format(deepspeed.version)
+    return f"{said}, and torch refuses every other CUDA extension" if other_major else said
+
+
+# By what happens when an operator is pre-compiled, and when it is compiled at run time.
+_DEEPSPEED_SAYS: dict[tuple[BuildRule, BuildRule], str] = {
+    ("raises", "raises"): "DeepSpeed {} refuses to compile its operators",
+    ("raises", "not-checked"): "DeepSpeed {} refuses to pre-compile its operators (at run time it does not"
+    " look)",
+    ("raises", "builds-for-cpu"): "DeepSpeed {} refuses to pre-compile its operators, and at run time"
+    " silently builds them for the CPU alone",
+    ("builds-for-cpu", "raises"): "DeepSpeed {} silently pre-compiles its operators for the CPU alone, and"
+    " refuses to compile them at run time",
+    ("builds-for-cpu", "not-checked"): "DeepSpeed {} silently pre-compiles its operators for the CPU alone"
+    " (at run time it does not look)",
+    ("builds-for-cpu", "builds-for-cpu"): "DeepSpeed {} silently builds its operators for the CPU alone",
+    ("not-checked", "raises"): "DeepSpeed {} refuses to compile its operators at run time",
+    ("not-checked", "not-checked"): "DeepSpeed {} does not look, and may build operators that do not load",
+    ("not-checked", "builds-for-cpu"): "DeepSpeed {} silently builds its operators for the CPU alone",
+}
 
 
 def _remedies(
@@ -324,6 +329,20 @@ def _agreement(torch: TorchBuild, chosen: Toolkit) -> Finding:
         subject=Subject(kind="toolkit", path=chosen.home),
         evidence={"toolkit": chosen.version, "torch_cuda": torch.cuda},
     )
+
+
+def _broken_all_the_same(finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
+    for result in results:
+        for case in result.cases:
+            if case.broken is not None and case.broken.outcome in ("raised", "failed"):
+                error = (case.broken.error or "").partition("\n")[0]
+                yield msgspec.structs.replace(
+                    finding,
+                    severity="warning",
+                    confidence="proven",
+                    message=f"{finding.message}, and yet the trial {result.name} fails: {error}",
+                    proof=Proof(trial=result.name, status=case.status, case=case),
+                )
 
 
 def _disagreements(case: Case, kits: CudaToolkits, chosen: Toolkit) -> Iterator[Finding]:
@@ -496,10 +515,10 @@ def _examples() -> Iterator[Example]:
 
     def assertion(remedy: dict[str, str] | None, error: str | None) -> TrialResult:
         # Without a remedy to try, a fault that is there stays unproven.
-        status = "reproduced" if error and remedy else "inconclusive" if error else "refuted"
+        shown: ProofStatus = "reproduced" if remedy else "inconclusive"
         case = TrialCase(
             combination={"remedy": remedy},
-            status=status,  # type: ignore[arg-type]
+            status=shown if error else "refuted",
             broken=Arm(outcome="raised" if error else "passed", error=error),
             fixed=Arm(outcome="passed") if remedy else None,
         )
@@ -535,8 +554,8 @@ def _examples() -> Iterator[Example]:
         outcome="findings",
         says=(
             "warning: nvcc is CUDA 12.8 (/usr/local/cuda-12.8/bin/nvcc) but torch 2.9.0+cu126 was built for"
-            " CUDA 12.6: with DeepSpeed 0.12.3 pre-compiling an operator is refused, compiling one at run"
-            " time is not checked",
+            " CUDA 12.6: DeepSpeed 0.12.3 refuses to pre-compile its operators (at run time it does not"
+            " look)",
         ),
     )
     yield Example(
@@ -556,9 +575,8 @@ def _examples() -> Iterator[Example]:
         outcome="findings",
         says=(
             "error: nvcc is CUDA 12.1 (/usr/local/cuda-12.1/bin/nvcc) but torch 2.0.1+cu118 was built for"
-            " CUDA 11.8: with DeepSpeed 0.9.5 pre-compiling an operator silently builds for the CPU alone,"
-            " compiling one at run time silently builds for the CPU alone; torch refuses every other CUDA"
-            " extension",
+            " CUDA 11.8: DeepSpeed 0.9.5 silently builds its operators for the CPU alone, and torch refuses"
+            " every other CUDA extension",
         ),
     )
     yield Example(
@@ -614,6 +632,18 @@ def _examples() -> Iterator[Example]:
         ),
         outcome="findings",
         says=("warning: ds_report crashes here: FileNotFoundError: '/usr/local/cuda/bin/nvcc'",),
+    )
+    yield Example(
+        title="the versions agree, and DeepSpeed's own assertion does not",
+        kind="sick",
+        case=Case(facts=facts_of(torch("2.9.0+cu126", "12.6"), toolkits("12.6"), deepspeed("0.17.2"))),
+        trials=(assertion(None, "AssertionError: CUDA_HOME does not exist, unable to compile CUDA op(s)"),),
+        outcome="findings",
+        says=(
+            "warning: nvcc 12.6 and torch's CUDA 12.6 may be mixed, and yet the trial"
+            " deepspeed-cuda-assertion fails: AssertionError: CUDA_HOME does not exist, unable to compile"
+            " CUDA op(s)",
+        ),
     )
     yield Example(
         title="a CPU build of torch without a driver",

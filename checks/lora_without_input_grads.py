@@ -114,7 +114,7 @@ class LoraWithoutInputGrads(Check):
                 combination["use_reentrant"]
             ]
             silent = case.broken is not None and case.broken.outcome == "failed"
-            what = "silently no gradient" if silent else "backward raises"
+            what = "gradient is None" if silent else "backward raises"
             yield msgspec.structs.replace(
                 proven(finding, result, case),
                 message=f"LoRA{saved}, checkpointing {combination['order']}{reentrant}: {what}",
@@ -191,7 +191,7 @@ def _examples() -> Iterator[Example]:
         case=Case(facts=facts_of(stack)),
         trials=(result(case(Arm(outcome="failed", error="no gradient"), "before-wrapping", None, True)),),
         outcome="pass",
-        says=("note: LoRA + modules_to_save, checkpointing before-wrapping: silently no gradient",),
+        says=("note: LoRA + modules_to_save, checkpointing before-wrapping: gradient is None",),
     )
     yield Example(
         title="peft is not installed",

@@ -318,5 +318,5 @@ def _outcome(findings: Sequence[Finding], trials: Sequence[TrialResult]) -> tupl
         return "findings", None
     silent = [trial for trial in trials if trial.status in ("inconclusive", "not-run")]
     if silent and not findings:
-        return "skipped", f"{silent[0].name} is {silent[0].status}: {silent[0].reason}"
+        return "skipped", f"{silent[0].status}: {silent[0].reason}"
     return "pass", None

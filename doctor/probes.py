@@ -278,7 +278,7 @@ def judge(
     if broken.outcome == "raised" and not is_symptom(broken.error or ""):
         return "inconclusive", f"it failed in another way: {first_line(broken.error)}"
     if fixed is None:
-        return "inconclusive", "it fails as suspected, and this machine has no remedy to try"
+        return "inconclusive", "it fails as suspected, but this machine has no remedy to try"
     if fixed.outcome != "passed":
         return "inconclusive", f"the remedy does not help here: {first_line(fixed.error)}"
     return "reproduced", None

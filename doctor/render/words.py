@@ -121,11 +121,11 @@ def proof_line(finding: Finding) -> str:
         )
     case = proof.case
     if case is None or case.broken is None or case.broken.error is None:
-        return proof.status
+        return f"{proof.status} by {proof.trial}"
     if case.status == "reproduced":
         # The error last: it may end in anything.
-        return f"reproduced, and it passes with the fix: {one_line(case.broken.error)}"
-    return f"{proof.status}: {case.reason}: {one_line(case.broken.error)}"
+        return f"reproduced by {proof.trial}, which passes with the fix: {one_line(case.broken.error)}"
+    return f"{proof.status} by {proof.trial}: {case.reason}: {one_line(case.broken.error)}"
 
 
 def one_line(text: str | None, limit: int = 200) -> str:

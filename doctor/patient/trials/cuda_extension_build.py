@@ -4,6 +4,7 @@ settings: {"remedies": [{"CUDA_HOME": ...}, ...]}
 """
 
 import os
+import re
 import tempfile
 from typing import Any, Dict, List
 
@@ -54,7 +55,16 @@ def _build() -> Dict[str, Any]:
         source = os.path.join(folder, "increment.cu")
         with open(source, "w") as file:
             file.write(SOURCE)
-        module = cpp_extension.load("llm_doctor_increment", [source], build_directory=folder)
+        try:
+            module = cpp_extension.load("llm_doctor_increment", [source], build_directory=folder)
+        except RuntimeError as error:
+            # The cause stands below pages of compiler flags.
+            causes = [
+                line for line in str(error).splitlines() if re.search(r": (fatal )?error\b|fatal *:", line)
+            ]
+            if not causes:
+                raise
+            raise RuntimeError("Error building extension: %s" % causes[0].strip()) from error
         measured = {"cuda_home": cpp_extension.CUDA_HOME, "ran_on_gpu": where == "cuda"}
         if where == "cuda":
             result = module.increment(torch.zeros(64, device="cuda"))

@@ -33,5 +33,6 @@ def _assertion() -> Dict[str, Any]:
     accepted = builder.assert_no_cuda_mismatch("llm-doctor")
     if accepted is False:  # before 0.9.1: no CUDA device, nothing was compared
         raise RuntimeError("DeepSpeed compared nothing: torch sees no CUDA device")
-    installed = ".".join(str(part) for part in builder.installed_cuda_version())
-    return {"toolkit": installed, "cuda_home": cpp_extension.CUDA_HOME}
+    version = getattr(builder, "installed_cuda_version", None)  # since 0.4.0
+    toolkit = ".".join(map(str, version())) if version is not None else None
+    return {"toolkit": toolkit, "cuda_home": cpp_extension.CUDA_HOME}
