@@ -69,7 +69,7 @@ def test_pages_and_schema_are_fresh() -> None:
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
 def test_every_option_that_is_written_down_exists(file: str) -> None:
-    written = set(re.findall(r"llm-doctor run[^\n`]*", (ROOT / file).read_text()))
+    written = set(re.findall(r"llm-doctor run[^\n`&|]*", (ROOT / file).read_text()))
     known = set(re.findall(r"--[a-z-]+", run_doctor("run", "--help").stdout))
     for line in written:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= known, line
