@@ -254,8 +254,9 @@ def _remedies(
         )
     python = case.known(Interpreter)
     if python is not None:
-        line = packages.install_torch_for(
-            chosen.version,
+        toolkit = Version(chosen.version)
+        line = packages.install_torch(
+            lambda cuda: cuda == toolkit,
             python=python.executable,
             python_version=python.version,
             torch_version=torch.version,
@@ -420,11 +421,14 @@ def _no_toolkit(torch: TorchBuild, kits: CudaToolkits, deepspeed: DeepSpeedBuild
 
 def _cpu_build(torch: TorchBuild, driver: Gpus, case: Case) -> Finding:
     python = case.known(Interpreter)
-    newest = driver.driver_cuda or ""
     line = None
-    if python is not None:
-        line = packages.install_torch_for(
-            newest, python=python.executable, python_version=python.version, torch_version=torch.version
+    if python is not None and driver.driver_cuda is not None:
+        capabilities = [gpu.compute_capability for gpu in driver.gpus if gpu.compute_capability]
+        line = packages.install_torch(
+            packages.runs_on(driver.driver_cuda, capabilities),
+            python=python.executable,
+            python_version=python.version,
+            torch_version=torch.version,
         )
     names = ", ".join(sorted({gpu.name or "a GPU that does not answer" for gpu in driver.gpus}))
     return Finding(

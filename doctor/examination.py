@@ -96,7 +96,7 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
                 trials = _distinct_trials(examined)
                 if trials:
                     ran = probes.run_trials(
-                        worker, list(trials.values()), _idle_gpu(facts), request.budget_s, _shows(request)
+                        worker, list(trials.values()), idle_gpu(facts), request.budget_s, _shows(request)
                     )
                     results = dict(zip(trials, ran))
                 interrupted = worker.interrupted
@@ -207,7 +207,7 @@ def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
     return Fact(status="ok", source=source, seconds=seconds(), value=value)
 
 
-def _idle_gpu(facts: Facts) -> tuple[int, str] | None:
+def idle_gpu(facts: Facts) -> tuple[int, str] | None:
     """Index and UUID of the first GPU that works and that no process uses."""
     for gpu in facts.gpus.value.gpus if facts.gpus.value else ():
         if gpu.problem is None and gpu.uuid is not None and not gpu.processes:

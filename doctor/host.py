@@ -23,6 +23,8 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 PATIENT_CODE = Path(__file__).resolve().parent / "patient"
 OUTPUT_LIMIT = 1 << 20
 """Bytes of each stream that are kept of a command; one that writes more is ended."""
+NVML_LIMIT_S = 20.0
+"""For the whole of NVML; a node of 16 GPUs without persistence takes several seconds to wake up."""
 RECORDING_SCHEMA = "llm-doctor/recording/v1"
 
 _INTERRUPTED = threading.Event()
@@ -201,7 +203,7 @@ def _nvml() -> Answer:
     # -I -S keeps the child's start at a few milliseconds; it gets our import path instead.
     script = Path(__file__).resolve().parent / "nvml.py"
     argv = [sys.executable, "-I", "-S", str(script), json.dumps(sys.path)]
-    done = run_bounded(argv, seconds=20.0, own_descriptor=True)
+    done = run_bounded(argv, seconds=NVML_LIMIT_S, own_descriptor=True)
     if done.problem is not None:
         return {"error": f"NVML {done.problem}"}
     try:

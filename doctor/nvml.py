@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error) or type(error).__name__
+    text = str(error).rstrip(".") or type(error).__name__
     if text == "NVML Shared Library Not Found":
         return "no NVIDIA driver is installed here (libnvidia-ml.so.1 is not found)"
     return f"NVML: {text}"

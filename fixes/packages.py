@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import NamedTuple
+from typing import Callable, Iterable, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -38,20 +38,26 @@ _WHEELS = (
 )
 
 
-def install_torch_for(cuda: str, *, python: str, python_version: str, torch_version: str) -> Fix | None:
-    """The line that installs a torch built for this CUDA version: the same release where it has such a
-    wheel, else the newest that has one and runs on this Python. None where there is no such wheel."""
-    release = _parsed(torch_version)
-    wheels = [
-        row for row in _WHEELS if cuda in row.cudas and Version(row.oldest_python) <= Version(python_version)
-    ]
-    if not wheels or release is None:
+def install_torch(
+    fits: Callable[[Version], bool], *, python: str, python_version: str, torch_version: str
+) -> Fix | None:
+    """The line that installs a torch whose CUDA version fits: the same release where it has such a wheel,
+    else the newest that has one and runs on this Python. None where there is no such wheel."""
+    try:
+        release, interpreter = Version(torch_version), Version(python_version)
+    except InvalidVersion:
         return None
-    same = f"{release.major}.{release.minor}"
-    if same in (row.torch for row in wheels):
-        wanted = f"torch=={release.public}"
-    else:
-        wanted = f"torch=={wheels[0].torch}.*"
+    wheels = [
+        (row.torch, cuda)
+        for row in _WHEELS
+        for cuda in reversed(row.cudas)
+        if fits(Version(cuda)) and Version(row.oldest_python) <= interpreter
+    ]
+    same_release = [wheel for wheel in wheels if wheel[0] == f"{release.major}.{release.minor}"]
+    if not wheels:
+        return None
+    torch, cuda = (same_release or wheels)[0]
+    wanted = f"torch=={release.public}" if same_release else f"torch=={torch}.*"
     index = f"https://download.pytorch.org/whl/cu{cuda.replace('.', '')}"
     return Fix(
         title=f"install a torch built for CUDA {cuda}",
@@ -61,8 +67,16 @@ def install_torch_for(cuda: str, *, python: str, python_version: str, torch_vers
     )
 
 
-def _parsed(version: str) -> Version | None:
-    try:
-        return Version(version)
-    except InvalidVersion:
-        return None
+def runs_on(driver_cuda: str, capabilities: Iterable[tuple[int, int]]) -> Callable[[Version], bool]:
+    """Whether a wheel's CUDA version runs on this driver and on GPUs of these compute capabilities.
+
+    Within a major version any minor runs on any driver of that major
+    (https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html). GPUs before 7.5 have
+    no kernels in wheels for CUDA 13, nor from torch 2.7 on reliably in those for 12.8 and later
+    (pytorch #172352): 12.6 is what always has them."""
+    newest = Version("12.6") if any(capability < (7, 5) for capability in capabilities) else None
+
+    def fits(cuda: Version) -> bool:
+        return cuda.major <= Version(driver_cuda).major and (newest is None or cuda <= newest)
+
+    return fits
