@@ -621,6 +621,76 @@ def _examples() -> Iterator[Example]:
         ),
     )
     yield Example(
+        title="CUDA_HOME names one toolkit, PATH another, and torch was built for the first",
+        kind="sick",
+        case=Case(
+            facts=facts_of(
+                torch("2.9.0+cu126", "12.6"),
+                msgspec.structs.replace(
+                    toolkits("12.6", "11.8"), nvcc_on_path="/usr/local/cuda-11.8/bin/nvcc"
+                ),
+            )
+        ),
+        outcome="findings",
+        says=(
+            "warning: CUDA_HOME names CUDA 12.6 (/usr/local/cuda-12.6) but the nvcc on PATH is CUDA 11.8"
+            " (/usr/local/cuda-11.8/bin/nvcc): what calls nvcc by name builds for another version",
+        ),
+    )
+    yield Example(
+        title="two minor versions of CUDA 13, which no DeepSpeed accepts yet",
+        kind="sick",
+        case=Case(facts=facts_of(torch("2.14.0+cu132", "13.2"), toolkits("13.0"), deepspeed("0.19.8"))),
+        outcome="findings",
+        says=(
+            "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.14.0+cu132 was built for"
+            " CUDA 13.2: DeepSpeed 0.19.8 refuses to pre-compile its operators (at run time it does not"
+            " look)",
+        ),
+    )
+    yield Example(
+        title="a wrapper called nvcc outside of any toolkit",
+        kind="sick",
+        case=Case(
+            facts=facts_of(
+                torch("2.9.0+cu130", "13.0"),
+                CudaToolkits(
+                    chosen_home="/usr/local",
+                    chosen_by="nvcc on PATH",
+                    toolkits=(
+                        Toolkit(home="/usr/local", nvcc="/usr/local/bin/nvcc", version="13.0", found_by=()),
+                        *toolkits("13.0").toolkits,
+                    ),
+                ),
+            )
+        ),
+        outcome="findings",
+        says=(
+            "warning: torch takes /usr/local for the CUDA toolkit (by nvcc on PATH), but there is no"
+            " cuda_runtime.h in it: C++ sources of an extension will not find CUDA's headers",
+        ),
+    )
+    yield Example(
+        title="ds_report says something else than was read",
+        kind="sick",
+        case=Case(
+            facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8")),
+            answers={
+                DS_REPORT.name: Answer(
+                    status="ok",
+                    source="example",
+                    seconds=1.0,
+                    value={"text": "nvcc version ..................... 11.8", "crashed": None},
+                )
+            },
+        ),
+        outcome="findings",
+        says=(
+            "warning: ds_report says nvcc version 11.8, but it was read as 12.8 without it: something in the"
+            " patient changes the answer",
+        ),
+    )
+    yield Example(
         title="ds_report crashes",
         kind="sick",
         case=Case(

@@ -46,7 +46,7 @@ _SITUATIONS = {
         'for name, p in model.named_parameters():\n    if "lora_" in name:\n        p.data = p.data.half()',
     ),
     "fp32-norms-after-prepare": (
-        "norms made float32 by a prepare call, float16 layers",
+        "norms prepared as float32, float16 layers",
         'for name, module in model.named_modules():\n    if name.endswith("norm"):\n        module.half()',
     ),
 }

@@ -9,7 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import NEUTRAL
+from conftest import NEUTRAL, report_of
 
 CHECK = '''
 """Somebody else's check."""
@@ -122,7 +122,7 @@ def test_a_plugins_check_is_listed_and_documented(python: Path) -> None:
 
 def test_a_plugins_check_is_run_with_its_own_trial(python: Path) -> None:
     done = doctor(python, "run", "--only", "cluster-quota", "--format", "json", "--python", str(python))
-    (check,) = json.loads(done.stdout)["checks"]
+    (check,) = report_of(done)["checks"]
     assert check["outcome"] == "findings" and done.returncode == 0
     (finding,) = check["findings"]
     assert finding["proof"]["status"] == "reproduced" and finding["confidence"] == "proven"
@@ -131,7 +131,7 @@ def test_a_plugins_check_is_run_with_its_own_trial(python: Path) -> None:
 
 def test_a_broken_plugin_is_named_and_stops_nothing(python: Path) -> None:
     done = doctor(python, "run", "--no-probes", "--format", "json", "--fail-on", "never")
-    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    checks = {check["name"]: check for check in report_of(done)["checks"]}
     assert checks["broken-quota"]["outcome"] == "crashed"
     assert "No module named 'cluster_doctor.missing'" in checks["broken-quota"]["reason"]
     assert "SystemExit: 9" in checks["leaving-quota"]["reason"]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Callable
 
 import pytest
-from conftest import NEUTRAL, report_of, run_doctor
+from conftest import NEUTRAL, processes_with, report_of, run_doctor
 
 from llm_doctor import registry
 from llm_doctor.examination import Request, examine
@@ -144,6 +148,55 @@ def test_quiet_is_one_line_when_nothing_is_wrong(make_patient: Callable[..., Pat
 
 def test_nothing_goes_to_standard_error_of_a_pipe() -> None:
     assert run_doctor(*FACTS_ONLY).stderr == ""
+
+
+def test_a_terminal_is_told_what_is_running_and_for_how_long(make_patient: Callable[..., Path]) -> None:
+    python = make_patient(
+        modules={"torch/__init__.py": "import time\ntime.sleep(1.5)", "peft/__init__.py": ""},
+        packages={"torch": "2.0", "transformers": "4.38.0", "peft": "0.9.0"},
+    )
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", "run", "--python", str(python)],
+        env={**NEUTRAL, "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that its other end is gone
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.close(terminal)
+    assert process.stdout is not None
+    assert b"\x1b[2K" not in process.stdout.read()
+    process.stdout.close()
+    process.wait(60)
+    assert b"importing torch" in shown and b"0:00:01" in shown
+    assert shown.rstrip().endswith(b"\x1b[2K") or b"\x1b[?25h" in shown, "the line is taken away again"
+
+
+def test_ctrl_c_while_facts_are_read_leaves_a_report(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 300\n")
+    python.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", "run", "--format", "json", "--python", str(python)],
+        env={**NEUTRAL, "LLM_DOCTOR_TEST": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while len(processes_with(str(tmp_path))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    report = report_of(subprocess.CompletedProcess([], process.returncode, stdout, stderr))
+    assert process.returncode == 130 and report["verdict"] == "incomplete"
+    assert report["facts"]["python"]["reason"] == f"{python} was interrupted"
+    assert report["facts"]["system"]["status"] == "ok"
+    assert processes_with(str(tmp_path)) == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")

@@ -164,6 +164,18 @@ def test_modules_are_imported_once_for_all_arms(make_patient: Callable[..., Path
     assert len(importers) == 1 and len(arms) == 3 and not importers & arms
 
 
+def test_what_an_arm_imports_late_is_imported_for_the_next_ones(
+    make_patient: Callable[..., Path], tmp_path: Path
+) -> None:
+    python = make_patient(modules={"late/__init__.py": "import os\nimported_in = os.getpid()"})
+    which = question(tmp_path, "import os, late\nreturn [late.imported_in, os.getpid()]")
+    results = ask(python, *[which] * 12)
+    importers = {result.value[0] for result in results}
+    themselves = [result for result in results if result.value[0] == result.value[1]]
+    assert len(themselves) <= 4, "only the first ones, side by side, imported it themselves"
+    assert len(importers) == len(themselves) + 1
+
+
 # --- The three conditions that make forking sound ---------------------------------------------------------
 
 

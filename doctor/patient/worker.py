@@ -50,6 +50,7 @@ TAIL_BYTES = 2048
 def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     """Runs one job: a function of a question or trial file. What it returns is the job's value."""
     began = time.monotonic()
+    known = set(sys.modules)
     result: Dict[str, Any] = {"id": job["id"]}
     try:
         function = getattr(_load(job["file"]), job["call"])
@@ -63,6 +64,8 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
             value=measured if failed else None,
         )
     result["seconds"] = round(time.monotonic() - began, 4)
+    new = {name for name in sys.modules if name not in known and not name.startswith("llm_doctor")}
+    result["late_imports"] = [name for name in sorted(new) if name.rpartition(".")[0] not in new]
     return result
 
 
@@ -275,6 +278,7 @@ class Worker:
         self._import_errors: Dict[str, str] = {}
         self._driver = _nvidia_driver_is_there()
         self._fork = sys.platform.startswith("linux")
+        self._late_imports: List[str] = []
         self._lanes_by_job = [Track() for _ in range(min(4, os.cpu_count() or 1))]
         self._lanes_by_gpu: Dict[Optional[str], Track] = {}
 
@@ -316,6 +320,7 @@ class Worker:
             if not busy:
                 break
             deadline += self._attend(busy)
+            deadline += self._import_late_ones()
         self.emit(event="done")
 
     def stop(self) -> None:
@@ -388,6 +393,24 @@ class Worker:
                 self._lose(track, lane, "killed", "used more than %d GiB of memory" % limit_gib)
         return importing
 
+    def _import_late_ones(self) -> float:
+        """Imports here what a job had to import by itself, so that the next ones need not; the seconds.
+
+        Some releases import sympy on the first backward pass, which takes longer than all else in an arm."""
+        began = time.monotonic()
+        late = [name for name in self._late_imports if name not in sys.modules]
+        self._late_imports = []
+        if self._driver or not self._fork or not late:
+            return 0.0
+        for name in late:
+            _import(name)
+        self._fork = not _cuda_was_initialised()
+        seconds = time.monotonic() - began
+        for track in self._tracks():
+            if track.lane is not None:
+                track.lane.deadline += seconds  # nobody was watching meanwhile
+        return seconds
+
     def _hear(self, track: Track, lane: Lane) -> None:
         messages = lane.messages()
         if messages is None:
@@ -402,6 +425,7 @@ class Worker:
                 lane.doing = "running"
                 lane.deadline = time.monotonic() + lane.job["limit_s"]
             elif "outcome" in message:
+                self._late_imports += message.pop("late_imports", [])
                 self.emit(event="finished", **message)
                 lane.job = None
                 if not self._driver or message.get("poisoned"):
