@@ -6,7 +6,7 @@ import datetime
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Callable, Iterable, Mapping, Sequence, Type, TypeVar
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence, Type, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ from llm_doctor.model import (
     Fact,
     Facts,
     Finding,
+    Gpus,
     Packages,
     Patient,
     Report,
@@ -44,6 +45,8 @@ from llm_doctor.registry import Registered
 INTERRUPTED = 130
 INCOMPLETE = 3
 FOUND = 1
+
+_NO_IDLE_GPU = "every GPU is busy, broken or hidden by CUDA_VISIBLE_DEVICES: tried on the CPU"
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
@@ -80,31 +83,16 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
     no_probes = "interrupted" if interrupted else request.no_probes
     if no_probes is None and patient_lost:
         no_probes = facts.python.reason
-
-    answers: dict[str, Answer] = {}
-    results: dict[str, TrialResult] = {}
-    if no_probes is not None:
-        examined = _examine_all(request, facts, answers)
-        results = {key: probes.not_run(trial, no_probes) for key, trial in _distinct_trials(examined).items()}
-    else:
+    probed = None
+    if no_probes is None:
         try:
-            with temporary_folder() as folder, probes.worker(chosen.python, folder, progress) as worker:
-                questions = {q.name: q for e in request.checks if e.check for q in _wanted(e.check, facts)}
-                if questions:
-                    answers = probes.ask(worker, list(questions.values()), request.budget_s)
-                examined = _examine_all(request, facts, answers)
-                trials = _distinct_trials(examined)
-                if trials:
-                    ran = probes.run_trials(
-                        worker, list(trials.values()), idle_gpu(facts), request.budget_s, _shows(request)
-                    )
-                    results = dict(zip(trials, ran))
-                interrupted = worker.interrupted
+            probed = _with_probes(request, host, facts, chosen.python, progress)
         except Unavailable as error:
-            examined = _examine_all(request, facts, answers)
-            results = {
-                key: probes.not_run(trial, str(error)) for key, trial in _distinct_trials(examined).items()
-            }
+            no_probes = str(error)
+    if probed is None:
+        probed = _without_probes(request, facts, str(no_probes))
+    examined, answers, results, stopped = probed
+    interrupted = interrupted or stopped
 
     checks = tuple(_conclude(item, results) for item in examined)
     verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted)
@@ -124,6 +112,41 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
         answers=answers,
         checks=checks,
     )
+
+
+class _Probed(NamedTuple):
+    """The checks with their suspicions, and what the patient showed."""
+
+    examined: Sequence[_Examined]
+    answers: dict[str, Answer]
+    results: Mapping[str, TrialResult]
+    interrupted: bool = False
+
+
+def _with_probes(request: Request, host: Host, facts: Facts, python: str, progress: Progress) -> _Probed:
+    with temporary_folder() as folder, probes.worker(python, folder, progress) as worker:
+        questions = {
+            q.name: q for entry in request.checks if entry.check for q in _wanted(entry.check, facts)
+        }
+        answers = probes.ask(worker, list(questions.values()), request.budget_s) if questions else {}
+        examined = _examine_all(request, facts, answers)
+        trials = _distinct_trials(examined)
+        results: dict[str, TrialResult] = {}
+        if trials:
+            gpus = facts.gpus.value
+            gpu = idle_gpu(gpus, host.env("CUDA_VISIBLE_DEVICES"))
+            why_no_gpu = _NO_IDLE_GPU if gpu is None and gpus is not None and gpus.gpus else None
+            ran = probes.run_trials(
+                worker, list(trials.values()), gpu, why_no_gpu, request.budget_s, _shows(request)
+            )
+            results = dict(zip(trials, ran))
+        return _Probed(examined, answers, results, worker.interrupted)
+
+
+def _without_probes(request: Request, facts: Facts, why: str) -> _Probed:
+    examined = _examine_all(request, facts, {})
+    trials = _distinct_trials(examined)
+    return _Probed(examined, {}, {key: probes.not_run(trial, why) for key, trial in trials.items()})
 
 
 def judge(checks: Iterable[CheckResult], fail_on: str, incomplete: bool) -> tuple[Verdict, int]:
@@ -207,12 +230,22 @@ def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
     return Fact(status="ok", source=source, seconds=seconds(), value=value)
 
 
-def idle_gpu(facts: Facts) -> tuple[int, str] | None:
-    """Index and UUID of the first GPU that works and that no process uses."""
-    for gpu in facts.gpus.value.gpus if facts.gpus.value else ():
-        if gpu.problem is None and gpu.uuid is not None and not gpu.processes:
+def idle_gpu(gpus: Gpus | None, visible: str | None) -> tuple[int, str] | None:
+    """Index and UUID of the first GPU that works, that no process uses, and that the job may use.
+
+    `visible` is $CUDA_VISIBLE_DEVICES: on a shared node the others are somebody else's."""
+    allowed = None if visible is None else [item.strip() for item in visible.split(",")]
+    for gpu in gpus.gpus if gpus else ():
+        if gpu.problem is not None or gpu.uuid is None or gpu.processes:
+            continue
+        names = (str(gpu.index), gpu.uuid)
+        if allowed is None or any(item in names or _names_gpu(item, gpu.uuid) for item in allowed):
             return gpu.index, gpu.uuid
     return None
+
+
+def _names_gpu(item: str, uuid: str) -> bool:
+    return item.startswith("GPU-") and uuid.startswith(item)  # CUDA takes the beginning of a UUID
 
 
 # --- Checks ---------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class JobResult(NamedTuple):
     value: Any = None
     error: str | None = None
     seconds: float = 0.0
+    on_gpu: bool = False
 
 
 class Worker:
@@ -141,7 +142,11 @@ class Worker:
                 self._progress(f"trying {jobs[event['id']].script.name}")
             elif event["event"] == "finished":
                 results[event["id"]] = JobResult(
-                    event["outcome"], event.get("value"), event.get("error"), event.get("seconds", 0.0)
+                    event["outcome"],
+                    event.get("value"),
+                    event.get("error"),
+                    event.get("seconds", 0.0),
+                    event.get("on_gpu", False),
                 )
             elif event["event"] == "done":
                 return
@@ -177,12 +182,13 @@ def run_trials(
     it: Worker,
     requests: Sequence[TrialRequest],
     gpu: tuple[int, str] | None,
+    why_no_gpu: str | None,
     budget_s: float,
     shows_symptom: ShowsSymptom,
 ) -> list[TrialResult]:
     """Runs each trial once: its combinations first, then every arm of every trial.
 
-    `gpu` is the index and UUID of an idle one; trials that want it run there."""
+    `gpu` is the index and UUID of an idle one; trials that want it run there, or else say why not."""
     began = time.monotonic() - it.import_seconds
     places = [gpu if request.trial.on_gpu else None for request in requests]
     plans = it.run(
@@ -205,7 +211,9 @@ def run_trials(
     remaining = max(0.0, budget_s - (time.monotonic() - began - it.import_seconds))
     arms = dict(zip(keys, it.run(jobs, remaining))) if jobs else {}
     return [
-        _result(request, number, plan, place, arms, shows_symptom)
+        _result(
+            request, number, plan, place, why_no_gpu if request.trial.on_gpu else None, arms, shows_symptom
+        )
         for number, (request, plan, place) in enumerate(zip(requests, plans, places))
     ]
 
@@ -215,10 +223,15 @@ def _result(
     number: int,
     plan: JobResult,
     place: tuple[int, str] | None,
+    why_cpu: str | None,
     arms: Mapping[tuple[int, int, str], JobResult],
     shows_symptom: ShowsSymptom,
 ) -> TrialResult:
-    device = f"cuda:{place[0]}" if place else "cpu"
+    mine = [result for key, result in arms.items() if key[0] == number]
+    # What was asked for is not what was used: torch may be unable to use the GPU.
+    device = f"cuda:{place[0]}" if place and any(result.on_gpu for result in mine) else "cpu"
+    if place and device == "cpu":
+        why_cpu = f"torch did not use GPU {place[0]}: tried on the CPU"
     if plan.outcome != "passed":
         return not_run(request, plan.error or plan.outcome, device)
     cases = tuple(
@@ -237,8 +250,8 @@ def _result(
         name=request.trial.name,
         device=device,
         status=status,
-        seconds=round(sum(r.seconds for key, r in arms.items() if key[0] == number), 4),
-        reason=next((case.reason for case in cases if case.status == status), None),
+        seconds=round(sum(result.seconds for result in mine), 4),
+        reason=next((case.reason for case in cases if case.status == status), None) or why_cpu,
         cases=cases,
     )
 

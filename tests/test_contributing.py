@@ -41,7 +41,7 @@ def test_its_examples_hold(check: type[Check]) -> None:
 def test_its_trial_reproduces_the_fault(check: type[Check], stack_site: str) -> None:
     request = TrialRequest(check.trials[0])
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
-        (result,) = probes.run_trials(worker, [request], None, 60.0, lambda request, error: False)
+        (result,) = probes.run_trials(worker, [request], None, None, 60.0, lambda request, error: False)
     assert result.status == "reproduced"
     (case,) = result.cases
     assert case.broken is not None and case.broken.measured == {"finite_weights": 0}

@@ -9,7 +9,8 @@ import pytest
 from conftest import check_of, report_of, run_doctor
 
 from llm_doctor import host
-from llm_doctor.examination import read_facts
+from llm_doctor.examination import idle_gpu, read_facts
+from llm_doctor.model import Gpu, Gpus
 
 
 @pytest.fixture
@@ -52,14 +53,51 @@ def test_one_lost_gpu_hides_no_other(driver: Path) -> None:
 
 
 def test_a_busy_gpu_is_left_alone(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm_doctor.examination import idle_gpu
-
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     monkeypatch.setenv("FALSE_NVML", "busy")
-    facts = read_facts(host.real_host(), None)[0]
-    assert facts.gpus.value is not None
-    assert [process.pid for process in facts.gpus.value.gpus[0].processes] == [4242]
-    assert idle_gpu(facts) == (1, "GPU-8a2f1c3e-1111-2222-3333-444455556662")
+    gpus = read_facts(host.real_host(), None)[0].gpus.value
+    assert gpus is not None and [process.pid for process in gpus.gpus[0].processes] == [4242]
+    assert idle_gpu(gpus, None) == (1, "GPU-8a2f1c3e-1111-2222-3333-444455556662")
+
+
+def test_it_is_said_when_there_is_no_gpu_to_try_on(driver: Path, stack_site: str) -> None:
+    environment = {"LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": ""}
+    arguments = ("run", "--format", "json", "--only", "half-float-mismatch")
+    (trial,) = check_of(report_of(run_doctor(*arguments, env=environment)), "half-float-mismatch")["trials"]
+    assert trial["reason"] == (
+        "every GPU is busy, broken or hidden by CUDA_VISIBLE_DEVICES: tried on the CPU"
+    )
+
+
+@pytest.mark.parametrize(
+    ("visible", "index"),
+    [
+        (None, 0),
+        ("0,1", 0),
+        ("1", 1),
+        (" 1 ,0", 0),
+        ("GPU-bbbb", 1),
+        ("GPU-cccc", None),
+        ("", None),
+        ("-1", None),
+    ],
+)
+def test_a_gpu_that_the_job_may_not_use_is_left_alone(visible: str | None, index: int | None) -> None:
+    gpus = Gpus(driver="1", gpus=(Gpu(index=0, uuid="GPU-aaaa-1"), Gpu(index=1, uuid="GPU-bbbb-2")))
+    chosen = idle_gpu(gpus, visible)
+    assert (chosen and chosen[0]) == index
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_claimed(driver: Path, stack_site: str) -> None:
+    """This torch has no CUDA: the trials run on the CPU, and say so."""
+    build = report_of(run_doctor("run", "--no-probes", "--format", "json"))["facts"]["torch_build"]["value"]
+    if build["kind"] != "cpu":
+        pytest.skip(f"this torch is built for {build['kind']}")
+    environment = {"LD_LIBRARY_PATH": str(driver)}
+    arguments = ("run", "--format", "json", "--only", "half-float-mismatch")
+    (trial,) = check_of(report_of(run_doctor(*arguments, env=environment)), "half-float-mismatch")["trials"]
+    assert trial["device"] == "cpu" and trial["status"] == "reproduced"
+    assert trial["reason"] == "torch did not use GPU 0: tried on the CPU"
 
 
 @pytest.mark.parametrize(

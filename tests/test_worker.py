@@ -396,7 +396,7 @@ def test_a_trial_is_run_case_by_case(tmp_path: Path) -> None:
     request = TrialRequest(Trial(name="small-trial", imports=(), file=str(file)), {"bytes": 5})
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
         (result,) = probes.run_trials(
-            worker, [request], None, 60.0, lambda request, error: "the symptom" in error
+            worker, [request], None, None, 60.0, lambda request, error: "the symptom" in error
         )
     assert isinstance(result, TrialResult)
     assert [case.status for case in result.cases] == ["reproduced", "reproduced", "refuted", "inconclusive"]

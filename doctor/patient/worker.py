@@ -64,6 +64,8 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
             value=measured if failed else None,
         )
     result["seconds"] = round(time.monotonic() - began, 4)
+    cuda = sys.modules.get("torch.cuda")
+    result["on_gpu"] = cuda is not None and bool(getattr(cuda, "is_initialized", bool)())
     new = {name for name in sys.modules if name not in known and not name.startswith("llm_doctor")}
     result["late_imports"] = [name for name in sorted(new) if name.rpartition(".")[0] not in new]
     return result
