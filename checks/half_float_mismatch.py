@@ -13,11 +13,10 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    TrialRequest,
     facts_of,
     proven,
     reproduced,
-    require_installed,
+    stack_risk,
 )
 from llm_doctor.model import (
     Arm,
@@ -25,7 +24,6 @@ from llm_doctor.model import (
     Fix,
     Packages,
     ProofStatus,
-    Subject,
     TrialCase,
     TrialResult,
 )
@@ -113,14 +111,7 @@ class HalfFloatMismatch(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Nothing but the trial can say it of an unknown stack."""
-        require_installed(case, "torch", "transformers", "peft")
-        finding = Finding(
-            severity="note",
-            confidence="likely",
-            message="float16 meets float32",
-            subject=Subject(kind="stack"),
-        )
-        yield Suspicion(finding, (TrialRequest(TRIAL),))
+        yield stack_risk(case, TRIAL, "float16 meets float32", "torch", "transformers", "peft")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each mixture that raises here, with the remedies that were seen to work."""

@@ -13,18 +13,16 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    TrialRequest,
     facts_of,
     proven,
     reproduced,
-    require_installed,
+    stack_risk,
 )
 from llm_doctor.model import (
     Arm,
     Finding,
     Fix,
     Packages,
-    Subject,
     TrialCase,
     TrialResult,
 )
@@ -96,14 +94,8 @@ class LoraWithoutInputGrads(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Nothing but the trial can say it of an unknown stack."""
-        require_installed(case, "torch", "transformers", "peft")
-        finding = Finding(
-            severity="note",
-            confidence="likely",
-            message="LoRA with gradient checkpointing and without enable_input_require_grads",
-            subject=Subject(kind="stack"),
-        )
-        yield Suspicion(finding, (TrialRequest(TRIAL),))
+        message = "LoRA with gradient checkpointing and without enable_input_require_grads()"
+        yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each combination that fails here, with the remedies that were seen to work."""

@@ -21,6 +21,7 @@ from llm_doctor.model import (
     Packages,
     Proof,
     Severity,
+    Subject,
     TrialCase,
     TrialResult,
 )
@@ -205,12 +206,16 @@ class Check:
         return "\n".join([*lines[:1], *(line[4:] for line in lines[1:])])
 
 
-def require_installed(case: Case, *names: str) -> None:
-    """Raises CannotTell, naming the package, unless all of them are installed in the patient."""
+def stack_risk(case: Case, trial: Trial, message: str, *packages: str) -> Suspicion:
+    """A note about what this stack makes risky, which only its trial can show.
+
+    Raises CannotTell, naming the package, unless all of them are installed in the patient."""
     installed = case.fact(Packages).installed
-    for name in names:
-        if name not in installed:
-            raise CannotTell(f"{name} is not installed")
+    for package in packages:
+        if package not in installed:
+            raise CannotTell(f"{package} is not installed")
+    finding = Finding(severity="note", confidence="likely", message=message, subject=Subject(kind="stack"))
+    return Suspicion(finding, (TrialRequest(trial),))
 
 
 def reproduced(results: Iterable[TrialResult]) -> Iterator[Tuple[TrialResult, TrialCase]]:

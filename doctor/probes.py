@@ -70,6 +70,7 @@ class Worker:
                 self._run(jobs, waiting, budget_s, results)
             except (Unavailable, EOFError) as error:
                 lost = f"the worker was lost: {error}"
+                self.stop()  # the next run gets another one
             except KeyboardInterrupt:
                 self.interrupted = True
                 self.stop()

@@ -293,7 +293,7 @@ class Worker:
         for module in modules:
             if self._driver and module.partition(".")[0] not in LEAVES_CUDA_ALONE:
                 continue
-            if not self._fork:
+            if not self._fork or module in sys.modules or module in self._import_errors:
                 continue
             self.emit(event="importing", module=module)
             began = time.monotonic()
