@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import msgspec
 from packaging.version import Version
@@ -20,6 +20,7 @@ from llm_doctor.check import (
     TrialRequest,
     facts_of,
     reproduced,
+    symptom_shown,
 )
 from llm_doctor.fixes import environment, packages
 from llm_doctor.model import (
@@ -33,6 +34,7 @@ from llm_doctor.model import (
     Gpu,
     Gpus,
     Interpreter,
+    Packages,
     Proof,
     ProofStatus,
     Severity,
@@ -66,7 +68,8 @@ class CudaToolkitMismatch(Check):
     between minor versions that its table allows. Where the refusal happens differs by release: when
     operators are pre-compiled (`DS_BUILD_OPS=1 pip install`), when they are compiled at run time
     (FusedAdam, CPUAdam), or nowhere; releases 0.9.1 to 0.12.1 swallow it and quietly build an operator
-    for the CPU alone. torch itself refuses to build any extension when the major versions differ.
+    for the CPU alone. torch itself refuses every extension that pip (setuptools) builds when the major
+    versions differ.
 
     ## How it is proven
 
@@ -136,8 +139,12 @@ class CudaToolkitMismatch(Check):
                     " toolkit against"
                 )
         elif kits.chosen is None or kits.chosen.version is None:
-            if deepspeed is not None:
-                yield Suspicion(_no_toolkit(torch, kits, deepspeed))
+            missing = _no_toolkit(kits)
+            version = _deepspeed_version(case)
+            if version is None and not reported:
+                raise CannotTell(f"{missing}; nothing that is installed was seen to need one")
+            if version is not None:
+                yield Suspicion(_cannot_compile(missing, torch, kits, deepspeed, version))
         else:
             yield from map(Suspicion, _disagreements(case, kits, kits.chosen))
             mismatch = _mismatch(torch, kits.chosen, deepspeed, case, kits)
@@ -163,7 +170,11 @@ class CudaToolkitMismatch(Check):
             )
         elif tried is not None:
             proof_so_far = Proof(trial=tried.name, status=tried.status, case=tried.cases[0])
-            severity: Severity = "note" if tried.status == "refuted" else finding.severity
+            # DeepSpeed's assertion speaks for DeepSpeed; torch's refusal of another major stands.
+            withdrawn = (tried.name, tried.status) == (ASSERTION.name, "refuted")
+            severity: Severity = finding.severity
+            if withdrawn:
+                severity = "warning" if finding.evidence.get("other_major") else "note"
             yield msgspec.structs.replace(finding, severity=severity, proof=proof_so_far)
         else:
             yield finding
@@ -213,7 +224,9 @@ def _mismatch(
             "toolkit": chosen.version,
             "toolkit_chosen_by": kits.chosen_by,
             "torch_cuda": torch.cuda,
+            "other_major": other_major,
             "deepspeed": deepspeed.version if deepspeed else None,
+            "ds_report": _ds_report_versions(case),
         },
         fixes=tuple(_remedies(torch, chosen, deepspeed, case, kits)),
     )
@@ -221,9 +234,9 @@ def _mismatch(
 
 def _consequence(deepspeed: DeepSpeedBuild | None, other_major: bool) -> str:
     if deepspeed is None:
-        return "torch refuses to build any CUDA extension"
+        return "torch refuses every CUDA extension that pip builds"
     said = _DEEPSPEED_SAYS[deepspeed.when_precompiled, deepspeed.when_jit].format(deepspeed.version)
-    return f"{said}, and torch refuses every other CUDA extension" if other_major else said
+    return f"{said}, and torch refuses every other CUDA extension that pip builds" if other_major else said
 
 
 # By what happens when an operator is pre-compiled, and when it is compiled at run time.
@@ -254,31 +267,31 @@ def _remedies(
         )
     python = case.known(Interpreter)
     if python is not None:
-        toolkit = Version(chosen.version)
+        toolkit, runs = Version(chosen.version), _runs_here(case)
         line = packages.install_torch(
-            lambda cuda: cuda == toolkit,
+            lambda cuda: cuda == toolkit and runs(cuda),
             python=python.executable,
             python_version=python.version,
             torch_version=torch.version,
         )
         if line is not None:
             yield line
-    wanted = _minor(torch.cuda)
-    yield Fix(
-        title=f"install the CUDA {wanted} toolkit and point CUDA_HOME at it",
-        kind="advice",
-        applicability="manual",
-        preview=(
-            "# from https://developer.nvidia.com/cuda-toolkit-archive\n"
-            f"export CUDA_HOME=/usr/local/cuda-{wanted}"
-        ),
-    )
+    yield _install_toolkit(torch.cuda)
     if _skip_helps(torch, chosen, deepspeed):
         yield environment.export(
             "let DeepSpeed build across these minor versions (hides the difference)",
             {"DS_SKIP_CUDA_CHECK": "1"},
             safe=False,
         )
+
+
+def _runs_here(case: Case) -> Callable[[Version], bool]:
+    """Whether a torch for this CUDA version would run on the driver and the GPUs that are here."""
+    driver = case.known(Gpus)
+    if driver is None or driver.driver_cuda is None:
+        return lambda cuda: True
+    capabilities = [gpu.compute_capability for gpu in driver.gpus if gpu.compute_capability]
+    return packages.runs_on(driver.driver_cuda, capabilities)
 
 
 def _matching(torch: TorchBuild, deepspeed: DeepSpeedBuild | None, kits: CudaToolkits) -> list[Toolkit]:
@@ -335,8 +348,8 @@ def _agreement(torch: TorchBuild, chosen: Toolkit) -> Finding:
 def _broken_all_the_same(finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
     for result in results:
         for case in result.cases:
-            if case.broken is not None and case.broken.outcome in ("raised", "failed"):
-                error = (case.broken.error or "").partition("\n")[0]
+            error = (case.broken.error or "").partition("\n")[0] if case.broken is not None else ""
+            if symptom_shown(CudaToolkitMismatch, error):
                 yield msgspec.structs.replace(
                     finding,
                     severity="warning",
@@ -347,7 +360,7 @@ def _broken_all_the_same(finding: Finding, results: tuple[TrialResult, ...]) -> 
 
 
 def _disagreements(case: Case, kits: CudaToolkits, chosen: Toolkit) -> Iterator[Finding]:
-    on_path = next((kit for kit in kits.toolkits if kit.nvcc == kits.nvcc_on_path), None)
+    on_path = kits.on_path
     if on_path is not None and on_path.version and on_path.version != chosen.version:
         yield Finding(
             severity="warning",
@@ -360,7 +373,7 @@ def _disagreements(case: Case, kits: CudaToolkits, chosen: Toolkit) -> Iterator[
             ),
         )
     theirs = case.answer(CUDA_HOME).get("cuda_home")
-    if theirs is not None and theirs != kits.chosen_home:
+    if theirs is not None and str(theirs).rstrip("/") != (kits.chosen_home or "").rstrip("/"):
         yield Finding(
             severity="warning",
             confidence="certain",
@@ -385,37 +398,47 @@ def _without_headers(kits: CudaToolkits, chosen: Toolkit) -> Finding:
     )
 
 
-def _no_toolkit(torch: TorchBuild, kits: CudaToolkits, deepspeed: DeepSpeedBuild) -> Finding:
+def _no_toolkit(kits: CudaToolkits) -> str:
     if kits.chosen_home is None:
-        why = "no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda)"
-    else:
-        problem = kits.chosen.problem if kits.chosen else "it does not exist"
-        why = f"{kits.chosen_by} leads to {kits.chosen_home}, and {problem}"
-    usable = [
-        kit for kit in kits.toolkits if kit.version and accepts(deepspeed, kit.version, torch.cuda or "")
+        return "no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda)"
+    problem = kits.chosen.problem if kits.chosen else "there is nothing"
+    return f"{kits.chosen_by} leads to {kits.chosen_home}, and {problem}"
+
+
+def _deepspeed_version(case: Case) -> str | None:
+    """Installed, even where its rule could not be read."""
+    installed = case.known(Packages)
+    deepspeed = case.known(DeepSpeedBuild)
+    return deepspeed.version if deepspeed else installed.installed.get("deepspeed") if installed else None
+
+
+def _cannot_compile(
+    missing: str, torch: TorchBuild, kits: CudaToolkits, deepspeed: DeepSpeedBuild | None, version: str
+) -> Finding:
+    assert torch.cuda is not None
+    usable = [kit for kit in kits.toolkits if kit.version and accepts(deepspeed, kit.version, torch.cuda)]
+    use = [
+        environment.export(f"use the CUDA {kit.version} toolkit that is installed", {"CUDA_HOME": kit.home})
+        for kit in usable[:1]
     ]
-    wanted = _minor(torch.cuda or "")
     return Finding(
         severity="warning",
         confidence="certain",
-        message=f"{why}: DeepSpeed {deepspeed.version} cannot compile its operators (FusedAdam, CPUAdam);"
-        " ZeRO itself works without",
+        message=f"{missing}: DeepSpeed {version} cannot compile its operators (FusedAdam, CPUAdam); ZeRO"
+        " itself works without",
         subject=Subject(kind="toolkit", path=kits.chosen_home),
-        fixes=tuple(
-            environment.export(
-                f"use the CUDA {kit.version} toolkit that is installed", {"CUDA_HOME": kit.home}
-            )
-            for kit in usable[:1]
-        )
-        or (
-            Fix(
-                title=f"install the CUDA {wanted} toolkit",
-                kind="advice",
-                applicability="manual",
-                preview="# from https://developer.nvidia.com/cuda-toolkit-archive\n"
-                f"export CUDA_HOME=/usr/local/cuda-{wanted}",
-            ),
-        ),
+        fixes=tuple(use or [_install_toolkit(torch.cuda)]),
+    )
+
+
+def _install_toolkit(torch_cuda: str) -> Fix:
+    wanted = _minor(torch_cuda)
+    return Fix(
+        title=f"install the CUDA {wanted} toolkit and point CUDA_HOME at it",
+        kind="advice",
+        applicability="manual",
+        preview="# from https://developer.nvidia.com/cuda-toolkit-archive\n"
+        f"export CUDA_HOME=/usr/local/cuda-{wanted}",
     )
 
 
@@ -423,9 +446,8 @@ def _cpu_build(torch: TorchBuild, driver: Gpus, case: Case) -> Finding:
     python = case.known(Interpreter)
     line = None
     if python is not None and driver.driver_cuda is not None:
-        capabilities = [gpu.compute_capability for gpu in driver.gpus if gpu.compute_capability]
         line = packages.install_torch(
-            packages.runs_on(driver.driver_cuda, capabilities),
+            _runs_here(case),
             python=python.executable,
             python_version=python.version,
             torch_version=torch.version,
@@ -444,6 +466,7 @@ def _cpu_build(torch: TorchBuild, driver: Gpus, case: Case) -> Finding:
 
 def _ds_report_findings(case: Case, torch: TorchBuild, chosen: Toolkit | None) -> Iterator[Finding]:
     said = case.answer(DS_REPORT)
+    versions = _ds_report_versions(case)
     subject = Subject(kind="package", package="deepspeed")
     if said.get("crashed"):
         yield Finding(
@@ -452,22 +475,23 @@ def _ds_report_findings(case: Case, torch: TorchBuild, chosen: Toolkit | None) -
             message=f"ds_report crashes here: {str(said['crashed']).splitlines()[0][:300]}",
             subject=subject,
         )
-    text = str(said.get("text", ""))
-    read = {
-        "nvcc version": chosen.version if chosen else None,
-        "torch cuda version": torch.cuda,
-    }
+    read = {"nvcc version": chosen.version if chosen else None, "torch cuda version": torch.cuda}
     for label, ours in read.items():
-        theirs = re.search(rf"^{label} \.+ *(\d+\.\d+)", text, re.MULTILINE)
-        if theirs and ours and theirs.group(1) != _minor(ours):
+        theirs = versions.get(label)
+        if theirs and ours and theirs != _minor(ours):
             yield Finding(
                 severity="warning",
                 confidence="certain",
-                message=f"ds_report says {label} {theirs.group(1)}, but it was read as {ours} without it:"
+                message=f"ds_report says {label} {theirs}, but it was read as {ours} without it:"
                 " something in the patient changes the answer",
                 subject=subject,
-                evidence={"ds_report": theirs.group(1), "read": ours},
+                evidence={"ds_report": theirs, "read": ours},
             )
+
+
+def _ds_report_versions(case: Case) -> dict[str, str]:
+    text = str(case.answer(DS_REPORT).get("text", ""))
+    return dict(re.findall(r"^(nvcc version|torch cuda version) \.+ *(\d+\.\d+)", text, re.MULTILINE))
 
 
 def _verified(fix: Fix, results: tuple[TrialResult, ...]) -> Fix:
@@ -580,7 +604,7 @@ def _examples() -> Iterator[Example]:
         says=(
             "error: nvcc is CUDA 12.1 (/usr/local/cuda-12.1/bin/nvcc) but torch 2.0.1+cu118 was built for"
             " CUDA 11.8: DeepSpeed 0.9.5 silently builds its operators for the CPU alone, and torch refuses"
-            " every other CUDA extension",
+            " every other CUDA extension that pip builds",
         ),
     )
     yield Example(
@@ -590,7 +614,7 @@ def _examples() -> Iterator[Example]:
         outcome="findings",
         says=(
             "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.9.0+cu128 was built for"
-            " CUDA 12.8: torch refuses to build any CUDA extension",
+            " CUDA 12.8: torch refuses every CUDA extension that pip builds",
         ),
     )
     yield Example(
@@ -626,9 +650,7 @@ def _examples() -> Iterator[Example]:
         case=Case(
             facts=facts_of(
                 torch("2.9.0+cu126", "12.6"),
-                msgspec.structs.replace(
-                    toolkits("12.6", "11.8"), nvcc_on_path="/usr/local/cuda-11.8/bin/nvcc"
-                ),
+                msgspec.structs.replace(toolkits("12.6", "11.8"), home_on_path="/usr/local/cuda-11.8"),
             )
         ),
         outcome="findings",
@@ -711,13 +733,23 @@ def _examples() -> Iterator[Example]:
         title="the versions agree, and DeepSpeed's own assertion does not",
         kind="sick",
         case=Case(facts=facts_of(torch("2.9.0+cu126", "12.6"), toolkits("12.6"), deepspeed("0.17.2"))),
-        trials=(assertion(None, "AssertionError: CUDA_HOME does not exist, unable to compile CUDA op(s)"),),
+        trials=(
+            assertion(None, "Installed CUDA version 11.0 does not match the version torch was compiled with"),
+        ),
         outcome="findings",
         says=(
             "warning: nvcc 12.6 and torch's CUDA 12.6 may be mixed, and yet the trial"
-            " deepspeed-cuda-assertion fails: AssertionError: CUDA_HOME does not exist, unable to compile"
-            " CUDA op(s)",
+            " deepspeed-cuda-assertion fails: Installed CUDA version 11.0 does not match the version torch"
+            " was compiled with",
         ),
+    )
+    yield Example(
+        title="no toolkit, and nothing that needs one",
+        kind="cannot-tell",
+        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits())),
+        outcome="skipped",
+        reason="no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda);"
+        " nothing that is installed was seen to need one",
     )
     yield Example(
         title="a CPU build of torch without a driver",

@@ -106,7 +106,7 @@ class LoraWithoutInputGrads(Check):
                 combination["use_reentrant"]
             ]
             silent = case.broken is not None and case.broken.outcome == "failed"
-            what = "gradient is None" if silent else "backward raises"
+            what = "no gradient" if silent else "backward raises"
             yield msgspec.structs.replace(
                 proven(finding, result, case),
                 message=f"LoRA{saved}, checkpointing {combination['order']}{reentrant}: {what}",
@@ -183,7 +183,7 @@ def _examples() -> Iterator[Example]:
         case=Case(facts=facts_of(stack)),
         trials=(result(case(Arm(outcome="failed", error="no gradient"), "before-wrapping", None, True)),),
         outcome="pass",
-        says=("note: LoRA + modules_to_save, checkpointing before-wrapping: gradient is None",),
+        says=("note: LoRA + modules_to_save, checkpointing before-wrapping: no gradient",),
     )
     yield Example(
         title="peft is not installed",

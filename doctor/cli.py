@@ -16,17 +16,15 @@ import click
 
 from llm_doctor import __version__
 
-USAGE = 2
 INCOMPLETE = 3
 INTERRUPTED = 130
 
 _FORMATS = ("text", "json", "markdown")
+_FORMAT_BY_SUFFIX = {"": "text", ".txt": "text", ".log": "text", ".json": "json", ".md": "markdown"}
 
 
 class _Examples(click.Command):
     """A command whose help ends with examples, printed as they are."""
-
-    examples: tuple[str, ...] = ()
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_examples(formatter, _EXAMPLES.get(ctx.info_name or "", ()))
@@ -111,10 +109,12 @@ def run(**options: Any) -> None:
     from llm_doctor.examination import Request, examine
     from llm_doctor.host import Host, Recorder, RecordingError, real_host, replay_host
 
-    if options["record"] and options["replay"]:
-        raise click.UsageError("--record and --replay exclude each other")
-    if options["quiet"] and options["verbose"]:
-        raise click.UsageError("--quiet and --verbose exclude each other")
+    for one, other in (("record", "replay"), ("python", "replay"), ("deep", "replay"), ("quiet", "verbose")):
+        if options[one] and options[other]:
+            raise click.UsageError(f"--{one} and --{other} exclude each other")
+    suffix = Path(options["output"] or "").suffix
+    if options["format_"] is None and suffix not in _FORMAT_BY_SUFFIX:
+        raise click.UsageError(f"--output {options['output']}: which --format is that? ({suffix} tells none)")
     try:
         checks = registry.select(registry.registered(), options["only"], options["skip"])
     except registry.UnknownCheck as error:
@@ -131,7 +131,7 @@ def run(**options: Any) -> None:
         except (RecordingError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.UsageError(f"--replay {options['replay']}: {reason}") from error
-        python = python or recorded_python
+        python = recorded_python
         no_probes = "a recorded machine cannot be tried"
     elif options["record"]:
         recorder = Recorder()
@@ -155,11 +155,20 @@ def run(**options: Any) -> None:
         cleaner = redactor()
         report = cleaner.report(report)
         recording = cleaner.value(recording)
-    failed = False
-    if recording is not None:
-        failed = not _write(options["record"], json.dumps(recording, indent=1) + "\n")
     text = _rendered(report, options)
-    failed = not _write(options["output"], text) or failed
+    if options["output"] is None:
+        failed = not _attempt("standard output", lambda: _emit(text))
+    else:
+        failed = not _attempt(options["output"], lambda: _write_file(options["output"], text))
+        if failed:  # a minute of trials is not thrown away
+            _attempt("standard output", lambda: _emit(text))
+        elif not options["quiet"]:
+            from llm_doctor.render import words
+
+            _complain(f"{words.verdict_line(report)} (the report is in {options['output']})")
+    if recording is not None:
+        kept = json.dumps(recording, indent=1) + "\n"
+        failed = not _attempt(options["record"], lambda: _write_file(options["record"], kept)) or failed
     sys.exit(max(report.exit_code, INCOMPLETE) if failed else report.exit_code)
 
 
@@ -224,8 +233,7 @@ def schema() -> None:
 
 def _rendered(report: Any, options: dict[str, Any]) -> str:
     output = options["output"] or ""
-    by_suffix = {".json": "json", ".md": "markdown"}.get(Path(output).suffix, "text")
-    chosen = options["format_"] or by_suffix
+    chosen = options["format_"] or _FORMAT_BY_SUFFIX[Path(output).suffix]
     if chosen == "json":
         from llm_doctor.render import json as renderer
 
@@ -248,12 +256,9 @@ def _rendered(report: Any, options: dict[str, Any]) -> str:
 def _wants_color(option: str, output: str) -> bool:
     if option != "auto":
         return option == "always"
-    return (
-        not output
-        and sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    )
+    if output or sys.stdout is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout.isatty()
 
 
 def _must_be_writable(option: str, path: str | None) -> None:
@@ -270,26 +275,37 @@ def _must_be_writable(option: str, path: str | None) -> None:
         raise click.UsageError(f"--{option} {path}: it cannot be written there")
 
 
-def _write(path: str | None, text: str) -> bool:
-    """Writes to the file, or to standard output; False, and a clear line, where that fails."""
+def _attempt(name: str, write: Callable[[], None]) -> bool:
+    """Whether it could be written; a clear line where it could not."""
     try:
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        else:
-            _emit(text)
+        write()
     except BrokenPipeError:
         raise
     except OSError as error:
-        name = path or "standard output"
-        _complain(f"llm-doctor: the report could not be written to {name}: {error.strerror or error}")
-        if path is not None and not _write(None, text):
-            return False
+        _complain(f"llm-doctor: {name} could not be written: {error.strerror or error}")
         return False
     return True
 
 
+def _write_file(path: str, text: str) -> None:
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():  # /dev/stderr, a named pipe
+        target.write_text(text, encoding="utf-8")
+        return
+    # Beside it first: a full disk must not cost the report of yesterday.
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, target)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
 def _emit(text: str) -> None:
     # As bytes: a terminal of another encoding gets ? for what it has not, never a traceback.
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.buffer.write(text.encode(encoding, "replace"))
     sys.stdout.flush()
@@ -303,7 +319,7 @@ def _complain(line: str) -> None:
 @contextlib.contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     """What is running and for how long, on a terminal's standard error; nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield lambda doing: None
         return
     from rich.console import Console
@@ -324,10 +340,21 @@ def _terminate(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _open_standard_streams() -> None:
+    """Fills 0, 1 and 2 where the caller closed them: else a pipe of ours would take their place."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def main() -> None:
     """The program. A closed pipe or Ctrl-C ends it quietly, nothing ends it with a traceback."""
-    with contextlib.suppress(ValueError, OSError):
-        signal.signal(signal.SIGTERM, _terminate)
+    _open_standard_streams()
+    for name in ("SIGTERM", "SIGHUP"):
+        with contextlib.suppress(ValueError, OSError):
+            signal.signal(getattr(signal, name), _terminate)
     try:
         cli.main(prog_name="llm-doctor", standalone_mode=False)
     except click.exceptions.Abort:
@@ -347,6 +374,6 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else 0
     else:
         code = 0
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     sys.exit(code)

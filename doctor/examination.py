@@ -6,7 +6,7 @@ import datetime
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence, Type, TypeVar
+from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Sequence, Type, TypeVar
 
 import msgspec
 
@@ -33,6 +33,7 @@ from llm_doctor.model import (
     Fact,
     Facts,
     Finding,
+    Gpu,
     Gpus,
     Packages,
     Patient,
@@ -236,12 +237,18 @@ def idle_gpu(gpus: Gpus | None, visible: str | None) -> tuple[int, str] | None:
     `visible` is $CUDA_VISIBLE_DEVICES: on a shared node the others are somebody else's."""
     allowed = None if visible is None else [item.strip() for item in visible.split(",")]
     for gpu in gpus.gpus if gpus else ():
-        if gpu.problem is not None or gpu.uuid is None or gpu.processes:
+        if gpu.problem is not None or gpu.uuid is None or not _is_idle(gpu):
             continue
         names = (str(gpu.index), gpu.uuid)
         if allowed is None or any(item in names or _names_gpu(item, gpu.uuid) for item in allowed):
             return gpu.index, gpu.uuid
     return None
+
+
+def _is_idle(gpu: Gpu) -> bool:
+    """No process, as far as can be told, and most of its memory free: a container hides processes."""
+    total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
+    return gpu.processes == () and total is not None and free is not None and free >= 0.75 * total
 
 
 def _names_gpu(item: str, uuid: str) -> bool:
@@ -280,10 +287,18 @@ def _examine(entry: Registered, case: Case) -> _Examined:
     try:
         for needed in entry.check.needs:
             case.fact(needed)
-        item.suspicions = list(entry.check().examine(case))
+        suspicions = list(entry.check().examine(case))
+        for suspicion in suspicions:
+            if not isinstance(suspicion, Suspicion):
+                raise TypeError(f"examine gave a {type(suspicion).__name__}, not a Suspicion")
+            for request in suspicion.trials:
+                _key(request)  # settings travel as JSON
+        item.suspicions = suspicions
     except CannotTell as error:
         item.outcome, item.reason = "skipped", str(error)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a check's sys.exit() too
         item.outcome, item.reason = "crashed", f"{type(error).__name__}: {error}"
     item.seconds = time.monotonic() - began
     return item
@@ -327,8 +342,12 @@ def _conclude(item: _Examined, results: Mapping[str, TrialResult]) -> CheckResul
                     findings.extend(check().conclude(suspicion.finding, tuple(mine.values())))
                 else:
                     findings.append(suspicion.finding)
+            # A finding that does not fit the contract is its check's fault, found here and not in a format.
+            findings = msgspec.convert(msgspec.to_builtins(findings), List[Finding])
             outcome, reason = _outcome(findings, list(trials.values()))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             findings, outcome, reason = [], "crashed", f"{type(error).__name__}: {error}"
     return CheckResult(
         name=item.entry.name,

@@ -23,6 +23,8 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 PATIENT_CODE = Path(__file__).resolve().parent / "patient"
 OUTPUT_LIMIT = 1 << 20
 """Bytes of each stream that are kept of a command; one that writes more is ended."""
+FILE_LIMIT_S = 5.0
+"""For one question to a file system; a dead mount answers never."""
 NVML_LIMIT_S = 20.0
 """For the whole of NVML; a node of 16 GPUs without persistence takes several seconds to wake up."""
 RECORDING_SCHEMA = "llm-doctor/recording/v1"
@@ -59,33 +61,31 @@ class Host:
 
     def env(self, name: str) -> str | None:
         """The value of an environment variable; None when unset."""
-        value: str | None = self._ask("env", name)["value"]
-        return value
+        return self._text("env", name)
 
     def which(self, program: str) -> str | None:
         """Where PATH finds a program."""
-        path: str | None = self._ask("which", program)["value"]
-        return path
+        return self._text("which", program)
 
     def read(self, path: str) -> str:
         """The text of a file, 1 MiB at most. Raises Unavailable with the system's reason."""
-        return str(self._checked("read", path)["text"])
+        return str(self._checked("read", path).get("text", ""))
 
     def exists(self, path: str) -> bool:
         """Whether something is there."""
-        return bool(self._ask("exists", path)["value"])
+        return bool(self._ask("exists", path).get("value"))
 
     def names(self, folder: str) -> list[str]:
         """The sorted names in a folder; empty when it is absent or unreadable."""
-        return list(self._ask("names", folder).get("names", ()))
+        return list(map(str, self._ask("names", folder).get("names", ())))
 
     def absolute(self, path: str) -> str:
         """The path from the root on, `~` resolved."""
-        return str(self._ask("absolute", path)["value"])
+        return self._text("absolute", path) or path
 
     def real(self, path: str) -> str:
         """The path with links resolved."""
-        return str(self._ask("real", path)["value"])
+        return self._text("real", path) or path
 
     def platform(self) -> Mapping[str, Any]:
         """`sys.platform`, and the kernel release and machine as uname tells them."""
@@ -93,15 +93,15 @@ class Host:
 
     def own_python(self) -> str:
         """The interpreter that the doctor itself runs in."""
-        return str(self._ask("own-python")["value"])
+        return self._text("own-python") or "python"
 
     def run(self, argv: Sequence[str], *, seconds: float) -> Completed:
         """Runs a command without a shell, its input empty, ended at the time limit."""
-        return Completed(**self._ask("run", str(seconds), *argv))
+        return self._completed("run", str(seconds), *argv)
 
     def inventory(self, python: str, *, seconds: float) -> Completed:
         """Runs patient/inventory.py in an interpreter; `result` is what it wrote on its own descriptor."""
-        return Completed(**self._ask("inventory", str(seconds), python))
+        return self._completed("inventory", str(seconds), python)
 
     def nvml(self) -> Answer:
         """What NVML says of driver and GPUs, asked in a child. Raises Unavailable."""
@@ -110,6 +110,23 @@ class Host:
     def interrupt(self) -> None:
         """Ends the commands that are running, and every later one at once."""
         _INTERRUPTED.set()
+
+    # What comes back may be a recording that somebody has edited: nothing of its shape is taken for granted.
+
+    def _text(self, *question: str) -> str | None:
+        value = self._ask(*question).get("value")
+        return value if isinstance(value, str) else None
+
+    def _completed(self, *question: str) -> Completed:
+        answer = self._ask(*question)
+        returncode, problem = answer.get("returncode"), answer.get("problem")
+        return Completed(
+            returncode=returncode if isinstance(returncode, int) else None,
+            stdout=str(answer.get("stdout", "")),
+            stderr=str(answer.get("stderr", "")),
+            result=str(answer.get("result", "")),
+            problem=problem if isinstance(problem, str) else None,
+        )
 
     def _checked(self, *question: str) -> Answer:
         answer = self._ask(*question)
@@ -152,8 +169,10 @@ def replay_host(text: str) -> tuple[Host, str | None]:
         recording = json.loads(text)
         if recording["schema"] != RECORDING_SCHEMA:
             raise RecordingError(f"its schema is {recording['schema']!r}, not {RECORDING_SCHEMA!r}")
-        answers = {tuple(entry["asked"]): dict(entry["answer"]) for entry in recording["answers"]}
+        answers = {tuple(map(str, entry["asked"])): dict(entry["answer"]) for entry in recording["answers"]}
         python = recording["python"]
+        if not isinstance(python, (str, type(None))):
+            raise RecordingError(f"its patient is {python!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordingError(f"not a recording ({type(error).__name__}: {error})") from error
 
@@ -173,10 +192,30 @@ def replay_host(text: str) -> tuple[Host, str | None]:
 
 def _ask_machine(*question: str) -> Answer:
     kind, arguments = question[0], question[1:]
+    if kind in _FILE_QUESTIONS:
+        return _in_time(lambda: _answer(_FILE_QUESTIONS[kind], *arguments))
+    return _answer(_QUESTIONS[kind], *arguments)
+
+
+def _answer(question: Callable[..., Answer], *arguments: str) -> Answer:
     try:
-        return _QUESTIONS[kind](*arguments)
-    except OSError as error:
-        return {"error": error.strerror or str(error), "value": None}
+        return question(*arguments)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        return {"error": getattr(error, "strerror", None) or str(error), "value": None}
+
+
+def _in_time(ask: Callable[[], Answer]) -> Answer:
+    """Asks in a thread that is left behind when it does not come back."""
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + FILE_LIMIT_S
+    while thread.is_alive() and time.monotonic() < deadline and not _INTERRUPTED.is_set():
+        thread.join(0.1)
+    if answers:
+        return answers[0]
+    late = "was interrupted" if _INTERRUPTED.is_set() else f"did not answer within {FILE_LIMIT_S:g} s"
+    return {"error": late, "value": None}
 
 
 def _read(path: str) -> Answer:
@@ -213,14 +252,16 @@ def _nvml() -> Answer:
     return answer
 
 
-_QUESTIONS: dict[str, Callable[..., Answer]] = {
-    "env": lambda name: {"value": os.environ.get(name)},
+_FILE_QUESTIONS: dict[str, Callable[..., Answer]] = {
     "which": lambda program: {"value": shutil.which(program)},
     "read": _read,
     "exists": lambda path: {"value": os.path.exists(path)},
     "names": lambda folder: {"names": sorted(os.listdir(folder))},
     "absolute": lambda path: {"value": os.path.abspath(os.path.expanduser(path))},
     "real": lambda path: {"value": os.path.realpath(path)},
+}
+_QUESTIONS: dict[str, Callable[..., Answer]] = {
+    "env": lambda name: {"value": os.environ.get(name)},
     "platform": _platform,
     "own-python": lambda: {"value": sys.executable},
     "run": _run,
@@ -312,10 +353,12 @@ def _collect(
                 return f"wrote more than {OUTPUT_LIMIT >> 20} MiB"
         if process.poll() is not None and not selector.select(0):
             return None  # ended; a grandchild may keep the pipes open for ever
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return f"did not end within {seconds:g} s"
+    while process.poll() is None:  # it has closed its descriptors and goes on
+        if _INTERRUPTED.is_set():
+            return "was interrupted"
+        if time.monotonic() > deadline:
+            return f"did not end within {seconds:g} s"
+        time.sleep(0.02)
     return None
 
 
@@ -323,7 +366,8 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
     """Kills a process started in a session of its own, with all that it started, and reaps it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds on to it: left behind
+        process.wait(5.0)
 
 
 # --- The worker in the patient -------------------------------------------------------------------------
@@ -335,6 +379,7 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 _CACHE_VARIABLES = (
+    "CUDA_CACHE_PATH",
     "HF_HOME",
     "TORCH_EXTENSIONS_DIR",
     "TORCHINDUCTOR_CACHE_DIR",
@@ -456,6 +501,10 @@ class WorkerProcess:
         with contextlib.suppress(OSError, ValueError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
+        # Asked first, so that it can end what its jobs started in sessions of their own.
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
         end_session(self._process)
         for group in self._groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):

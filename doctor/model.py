@@ -54,7 +54,7 @@ class GpuProcess(Struct, frozen=True, kw_only=True):
 
 
 class Gpu(Struct, frozen=True, kw_only=True):
-    """One NVIDIA GPU as NVML describes it. `problem` says why the other fields are empty."""
+    """One NVIDIA GPU as NVML describes it; what it does not tell is null. `problem` says why all is."""
 
     index: int
     name: Optional[str] = None
@@ -62,7 +62,7 @@ class Gpu(Struct, frozen=True, kw_only=True):
     compute_capability: Optional[Tuple[int, int]] = None
     memory_total_bytes: Optional[int] = None
     memory_free_bytes: Optional[int] = None
-    processes: Tuple[GpuProcess, ...] = ()
+    processes: Optional[Tuple[GpuProcess, ...]] = None
     problem: Optional[str] = None
 
 
@@ -107,11 +107,17 @@ class CudaToolkits(Struct, frozen=True, kw_only=True):
     chosen_by: Optional[str] = None
     cuda_home_variable: Optional[str] = None
     nvcc_on_path: Optional[str] = None
+    home_on_path: Optional[str] = None
 
     @property
     def chosen(self) -> Optional[Toolkit]:
         """The toolkit at the chosen home, when there is an nvcc in it."""
         return next((kit for kit in self.toolkits if kit.home == self.chosen_home), None)
+
+    @property
+    def on_path(self) -> Optional[Toolkit]:
+        """The toolkit of the first nvcc on PATH."""
+        return next((kit for kit in self.toolkits if kit.home == self.home_on_path), None)
 
 
 class Tool(Struct, frozen=True, kw_only=True):
@@ -209,7 +215,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 # --- Trials ----------------------------------------------------------------------------------------
 
 
-class Arm(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Arm(Struct, frozen=True, kw_only=True):
     """One arm of a trial: `failed` ran and was wrong, `raised` is an exception of the libraries."""
 
     outcome: ArmOutcome

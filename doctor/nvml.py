@@ -53,7 +53,7 @@ def _gpu(pynvml: Any, index: int) -> dict[str, Any]:
         return {"index": index, "problem": str(error)}
     memory = _optional(pynvml.nvmlDeviceGetMemoryInfo, handle)
     capability = _optional(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    processes = _optional(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    processes = _optional(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     return {
         "index": index,
         "name": name,
@@ -61,7 +61,9 @@ def _gpu(pynvml: Any, index: int) -> dict[str, Any]:
         "compute_capability": None if capability is None else list(capability),
         "memory_total_bytes": None if memory is None else memory.total,
         "memory_free_bytes": None if memory is None else memory.free,
-        "processes": [{"pid": p.pid, "memory_bytes": p.usedGpuMemory} for p in processes],
+        "processes": None
+        if processes is None
+        else [{"pid": process.pid, "memory_bytes": process.usedGpuMemory} for process in processes],
     }
 
 

@@ -139,6 +139,8 @@ class Worker:
                 raise EOFError("it stopped answering")
             if event["event"] == "importing":
                 self._progress(f"importing {event['module'].partition('.')[0]}")
+            elif event["event"] == "imported":
+                self.import_seconds += event["seconds"]
             elif event["event"] == "started":
                 self._progress(f"trying {jobs[event['id']].script.name}")
             elif event["event"] == "finished":
@@ -202,7 +204,7 @@ def run_trials(
     jobs: list[Job] = []
     keys: list[tuple[int, int, str]] = []
     for number, (request, plan, place) in enumerate(zip(requests, plans, places)):
-        for position, combination in enumerate(plan.value if plan.outcome == "passed" else ()):
+        for position, combination in enumerate(plan.value if _is_plan(plan) else ()):
             for arm in ("broken", "fixed"):
                 if arm == "fixed" and combination.get("remedy", ...) is None:
                     continue  # nothing on this machine to try
@@ -212,9 +214,7 @@ def run_trials(
     remaining = max(0.0, budget_s - (time.monotonic() - began - it.import_seconds))
     arms = dict(zip(keys, it.run(jobs, remaining))) if jobs else {}
     return [
-        _result(
-            request, number, plan, place, why_no_gpu if request.trial.on_gpu else None, arms, shows_symptom
-        )
+        _result(request, number, plan, place, why_no_gpu, arms, shows_symptom)
         for number, (request, plan, place) in enumerate(zip(requests, plans, places))
     ]
 
@@ -231,8 +231,12 @@ def _result(
     mine = [result for key, result in arms.items() if key[0] == number]
     # What was asked for is not what was used: torch may be unable to use the GPU.
     device = f"cuda:{place[0]}" if place and any(result.on_gpu for result in mine) else "cpu"
-    if place and device == "cpu":
+    if not request.trial.on_gpu:
+        why_cpu = None
+    elif place and device == "cpu":
         why_cpu = f"torch did not use GPU {place[0]}: tried on the CPU"
+    if plan.outcome == "passed" and not _is_plan(plan):
+        return not_run(request, f"its combinations are no list of objects: {plan.value!r}"[:200], device)
     if plan.outcome != "passed":
         return not_run(request, plan.error or plan.outcome, device)
     cases = tuple(
@@ -245,7 +249,8 @@ def _result(
         for position, combination in enumerate(plan.value)
     )
     statuses = [case.status for case in cases]
-    order: tuple[ProofStatus, ...] = ("reproduced", "inconclusive", "refuted")
+    # Refuted only when every case is: half of an answer is none.
+    order: tuple[ProofStatus, ...] = ("reproduced", "inconclusive", "not-run", "refuted")
     status: ProofStatus = next((status for status in order if status in statuses), "not-run")
     return TrialResult(
         name=request.trial.name,
@@ -254,6 +259,14 @@ def _result(
         seconds=round(sum(result.seconds for result in mine), 4),
         reason=next((case.reason for case in cases if case.status == status), None) or why_cpu,
         cases=cases,
+    )
+
+
+def _is_plan(plan: JobResult) -> bool:
+    return (
+        plan.outcome == "passed"
+        and isinstance(plan.value, list)
+        and all(isinstance(combination, dict) for combination in plan.value)
     )
 
 
@@ -310,5 +323,5 @@ def _arm(result: JobResult | None) -> Arm | None:
         outcome=result.outcome,  # type: ignore[arg-type]
         seconds=result.seconds,
         error=result.error,
-        measured=result.value or {},
+        measured=result.value if isinstance(result.value, dict) else {},
     )

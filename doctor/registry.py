@@ -25,7 +25,7 @@ class Registered(NamedTuple):
 
 
 class UnknownCheck(Exception):
-    """A name that no check has; the message offers the nearest."""
+    """A name that no check has, with the nearest; or names that leave no check to run."""
 
 
 def registered() -> list[Registered]:
@@ -49,13 +49,22 @@ def select(
             near = [n for n in names if name in n] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise UnknownCheck(f"there is no check named {name!r}{hint} (llm-doctor list shows them all)")
-    return [e for e in entries if (not only or e.name in only) and e.name not in skip]
+    chosen = [e for e in entries if (not only or e.name in only) and e.name not in skip]
+    if not chosen:
+        raise UnknownCheck("no check is left to run")
+    return chosen
 
 
 def _built_in() -> Iterator[Registered]:
     package = importlib.import_module(GROUP)
     for module in pkgutil.iter_modules(package.__path__):
-        for check in _checks_in(importlib.import_module(f"{GROUP}.{module.name}")):
+        try:
+            checks = _checks_in(importlib.import_module(f"{GROUP}.{module.name}"))
+        except Exception as error:  # a half-removed or half-written check must not stop the others
+            reason = f"it could not be loaded: {type(error).__name__}: {error}"
+            yield Registered(module.name.replace("_", "-"), "built in", None, reason)
+            continue
+        for check in checks:
             yield Registered(check.name, "built in", check)
 
 

@@ -12,6 +12,8 @@ from conftest import check_of, report_of, run_doctor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_doctor import host
+from llm_doctor.examination import read_facts
 from llm_doctor.facts import accelerators, cuda_toolkits, deepspeed_build, system, torch_build
 from llm_doctor.host import Host, Unavailable, real_host
 
@@ -248,9 +250,10 @@ def sick_patient(*arguments: str, env: dict[str, str | None] | None = None) -> d
         ("not a program\n", "PATH could not be started: Exec format error"),
         ("#!/bin/sh\necho I am no Python\n", "PATH is not a Python that works (exit status 0)"),
         ("#!/bin/sh\nyes flood\n", "PATH wrote more than 1 MiB"),
+        ("#!/gone/interpreter\n", "PATH could not be started: No such file or directory"),
         ("#!/bin/sh\nkill -SEGV $$\n", "PATH is not a Python that works (signal SIGSEGV)"),
     ],
-    ids=["absent", "text file", "shell script", "floods", "crashes"],
+    ids=["absent", "text file", "shell script", "floods", "no interpreter", "crashes"],
 )
 def test_a_patient_that_is_no_python(script: str | None, reason: str, tmp_path: Path) -> None:
     python = tmp_path / "python"
@@ -260,6 +263,23 @@ def test_a_patient_that_is_no_python(script: str | None, reason: str, tmp_path: 
     report = sick_patient("--python", str(python))
     assert report["facts"]["python"]["reason"].replace(str(python), "PATH") == reason
     assert report["patient"]["version"] is None
+
+
+def test_a_folder_is_no_patient(tmp_path: Path) -> None:
+    report = sick_patient("--python", str(tmp_path), "--no-redact")
+    assert report["facts"]["python"]["reason"] == f"{tmp_path} is a folder without bin/python"
+
+
+def test_a_file_system_that_does_not_answer_is_given_up(
+    make_patient: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named pipe that nobody writes to stands for a dead mount: opening it blocks for ever."""
+    python = make_patient(modules={"torch/__init__.py": ""}, packages={"torch": "2.0"})
+    os.mkfifo(next(python.parent.parent.glob("lib/*/site-packages/torch")) / "version.py")
+    monkeypatch.setattr(host, "FILE_LIMIT_S", 0.5)
+    facts = read_facts(real_host(), str(python))[0]
+    assert facts.torch_build.reason == "did not answer within 0.5 s"
+    assert facts.packages.value is not None and facts.packages.value.installed == {"torch": "2.0"}
 
 
 def test_a_patient_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,20 @@ def test_it_is_said_when_there_is_no_gpu_to_try_on(driver: Path, stack_site: str
     )
 
 
+def idle(index: int, uuid: str, **changes: Any) -> Gpu:
+    sizes = {"memory_total_bytes": 32 << 30, "memory_free_bytes": 31 << 30, "processes": ()}
+    return Gpu(index=index, uuid=uuid, **{**sizes, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"processes": None}, {"memory_free_bytes": 1 << 30}, {"memory_free_bytes": None}, {"problem": "lost"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_gpu_that_may_be_in_use_is_left_alone(changes: dict[str, Any]) -> None:
+    assert idle_gpu(Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1", **changes),)), None) is None
+
+
 @pytest.mark.parametrize(
     ("visible", "index"),
     [
@@ -83,7 +97,7 @@ def test_it_is_said_when_there_is_no_gpu_to_try_on(driver: Path, stack_site: str
     ],
 )
 def test_a_gpu_that_the_job_may_not_use_is_left_alone(visible: str | None, index: int | None) -> None:
-    gpus = Gpus(driver="1", gpus=(Gpu(index=0, uuid="GPU-aaaa-1"), Gpu(index=1, uuid="GPU-bbbb-2")))
+    gpus = Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1"), idle(1, "GPU-bbbb-2")))
     chosen = idle_gpu(gpus, visible)
     assert (chosen and chosen[0]) == index
 
@@ -134,4 +148,4 @@ def test_a_cpu_build_of_torch_beside_gpus_is_an_error(
     assert "2 NVIDIA GPUs (Tesla V100-SXM2-32GB)" in finding["message"]
     # Driver 12.2 runs every 12.x; a V100 has no kernels in this release's wheel for 12.8.
     (fix,) = finding["fixes"]
-    assert "'torch==2.8.0' --index-url https://download.pytorch.org/whl/cu126" in fix["preview"]
+    assert "'torch==2.8.0+cu126' --index-url https://download.pytorch.org/whl/cu126" in fix["preview"]

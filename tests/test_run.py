@@ -16,11 +16,18 @@ from typing import Callable
 
 import pytest
 from conftest import NEUTRAL, processes_with, report_of, run_doctor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_doctor import registry
 from llm_doctor.examination import Request, examine
-from llm_doctor.host import real_host
+from llm_doctor.host import real_host, replay_host
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
 FACTS_ONLY = ("run", "--no-probes")
 
 
@@ -65,6 +72,12 @@ def test_explain_prints_the_checks_own_documentation() -> None:
         (("run", "--replay", "/nowhere/x.json"), "No such file or directory"),
         (("run", "--output", "/nowhere/x.json"), "there is no folder /nowhere"),
         (("run", "--output", "/"), "it is a folder"),
+        (("run", "--output", "report.html"), "which --format is that?"),
+        (
+            ("run", "--only", "half-float-mismatch", "--skip", "half-float-mismatch"),
+            "no check is left to run",
+        ),
+        (("run", "--replay", "x.json", "--python", "y"), "exclude each other"),
         (("frobnicate",), "No such command"),
     ],
 )
@@ -113,7 +126,7 @@ def test_a_mismatch_ends_with_one_and_never_with_never(
     assert code("--fail-on", "error") == 0, "without DeepSpeed it is a warning"
     assert code("--fail-on", "never") == 0
     done = run_doctor(*FACTS_ONLY, "--python", str(python), env=environment)
-    assert "torch refuses to build any CUDA extension" in " ".join(done.stdout.split())
+    assert "torch refuses every CUDA extension that pip builds" in " ".join(done.stdout.split())
     assert "--index-url https://download.pytorch.org/whl/cu130" in done.stdout, "not wrapped: to be copied"
 
 
@@ -204,12 +217,10 @@ def test_a_full_disk_is_a_sentence() -> None:
     with open("/dev/full", "w") as full:
         done = run_doctor(*FACTS_ONLY, stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert done.returncode == 3
-    assert done.stderr == (
-        "llm-doctor: the report could not be written to standard output: No space left on device\n"
-    )
+    assert done.stderr == ("llm-doctor: standard output could not be written: No space left on device\n")
     done = run_doctor(*FACTS_ONLY, "--output", "/dev/full")
     assert done.returncode == 3
-    assert "could not be written to /dev/full: No space left on device" in done.stderr
+    assert "/dev/full could not be written: No space left on device" in done.stderr
     assert "PASS" in done.stdout or "FAIL" in done.stdout or "WARN" in done.stdout, "the report is not lost"
 
 
@@ -240,10 +251,26 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert process.wait(60) in (0, 1)
 
 
-def test_closed_streams_end_without_a_traceback() -> None:
-    command = f"{sys.executable} -m llm_doctor run --no-probes <&- >&- 2>/tmp/llm-doctor-closed.$$; echo $?"
-    done = subprocess.run(["sh", "-c", command], env=NEUTRAL, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() in ("0", "1", "3")
+def test_a_full_disk_keeps_the_report_of_yesterday(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk."""
+    target = tmp_path / "report.json"
+    target.write_text("yesterday")
+    command = f"ulimit -f 1; exec {sys.executable} -m llm_doctor run --no-probes --output {target}"
+    done = subprocess.run(["bash", "-c", command], env=NEUTRAL, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and "could not be written: File too large" in done.stderr
+    assert target.read_text() == "yesterday" and os.listdir(tmp_path) == ["report.json"]
+    assert json.loads(done.stdout)["schema"] == "llm-doctor/report/v1", "it is printed instead"
+
+
+def test_closed_streams_end_without_a_traceback(tmp_path: Path) -> None:
+    log = tmp_path / "stderr"
+    command = f"{sys.executable} -m llm_doctor run --no-probes <&- >&- 2>{log}"
+    done = subprocess.run(["sh", "-c", command], env=NEUTRAL, timeout=60)
+    assert done.returncode == 3
+    assert log.read_text() == "llm-doctor: standard output could not be written: it is closed\n"
+    command = f"{sys.executable} -m llm_doctor run --output {tmp_path / 'r.json'} <&- >&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], env=NEUTRAL, timeout=120)
+    assert done.returncode == json.loads((tmp_path / "r.json").read_text())["exit_code"]
 
 
 def test_an_ascii_terminal_gets_a_report() -> None:
@@ -290,10 +317,34 @@ def test_a_recording_is_examined_again_anywhere(tmp_path: Path, make_patient: Ca
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": "other/v9"}', '{"schema": 1, "answers": []}', "\x00"]
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema": "llm-doctor/recording/v1", "answers": [], "python": 5}',
+        '{"schema": "other/v9"}',
+        '{"schema": 1, "answers": []}',
+        "\x00",
+    ],
 )
 def test_a_damaged_recording_is_refused_in_a_line(text: str, tmp_path: Path) -> None:
     recording = tmp_path / "damaged.json"
     recording.write_text(text)
     done = run_doctor("run", "--replay", str(recording))
     assert done.returncode == 2 and "Traceback" not in done.stderr and "--replay" in done.stderr
+
+
+@given(st.dictionaries(st.sampled_from(["value", "text", "names", "result", "returncode", "problem"]), JSON))
+@settings(max_examples=30, deadline=None)
+def test_an_edited_recording_is_no_crash(answer: dict[str, object]) -> None:
+    questions = [("env", "VIRTUAL_ENV"), ("own-python",), ("platform",), ("nvml",), ("names", "/dev")]
+    answers = [{"asked": list(question), "answer": answer} for question in questions]
+    recording = {"schema": "llm-doctor/recording/v1", "python": None, "answers": answers}
+    machine, python = replay_host(json.dumps(recording))
+    report = examine(
+        Request(checks=registry.registered(), python=python, no_probes="replayed"),
+        machine,
+        lambda doing: None,
+    )
+    assert report.schema == "llm-doctor/report/v1"

@@ -44,11 +44,11 @@ def ask(python: str | Path, *questions: Question, budget_s: float = 60.0) -> lis
         ("import ctypes\nctypes.string_at(0)", "killed", "SIGSEGV"),
         ("import os\nos._exit(7)", "killed", "ended without a result (exit status 7)"),
         ("import sys\nsys.exit('not today')", "raised", "SystemExit: not today"),
-        ("import time\ntime.sleep(60)", "timeout", "running did not end within 2 s"),
+        ("import time\ntime.sleep(60)", "timeout", "did not end within 2 s"),
         (
             "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nwhile True: pass",
             "timeout",
-            "running did not",
+            "did not end",
         ),
         ("raise KeyboardInterrupt", "raised", "KeyboardInterrupt"),
         (
@@ -56,7 +56,7 @@ def ask(python: str | Path, *questions: Question, budget_s: float = 60.0) -> lis
             "killed",
             "used more than 4 GiB of memory",
         ),
-        ("while True: print('x' * 100000)", "timeout", "running did not end within 2 s"),
+        ("while True: print('x' * 100000)", "timeout", "did not end within 2 s"),
         ("return open('/proc/self/nothing').read()", "raised", "FileNotFoundError"),
     ],
     ids=["kill", "null", "exit", "sys.exit", "sleep", "spin", "ctrl-c", "memory", "flood", "raise"],
@@ -167,8 +167,8 @@ def test_modules_are_imported_once_for_all_arms(make_patient: Callable[..., Path
 def test_what_an_arm_imports_late_is_imported_for_the_next_ones(
     make_patient: Callable[..., Path], tmp_path: Path
 ) -> None:
-    python = make_patient(modules={"late/__init__.py": "import os\nimported_in = os.getpid()"})
-    which = question(tmp_path, "import os, late\nreturn [late.imported_in, os.getpid()]")
+    python = make_patient(modules={"sympy/__init__.py": "import os\nimported_in = os.getpid()"})
+    which = question(tmp_path, "import os, sympy\nreturn [sympy.imported_in, os.getpid()]")
     results = ask(python, *[which] * 12)
     importers = {result.value[0] for result in results}
     themselves = [result for result in results if result.value[0] == result.value[1]]
@@ -247,7 +247,7 @@ def test_nothing_initialises_cuda_before_a_fork(
         {"do": "import", "modules": ["torch", "bitsandbytes"]},
         {"do": "run", "jobs": [job(n, script) for n in range(3)], "budget_s": 60},
     )
-    imported = [event["module"] for event in said if event["event"] == "imported"]
+    imported = [e["module"] for e in said if e["event"] == "imported" and "lane" not in e]
     lanes = [event["value"] for event in said if event["event"] == "finished"]
     initialisers = [int(line) for line in log.read_text().split()]
     assert imported == ["torch"]

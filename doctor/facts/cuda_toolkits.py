@@ -39,6 +39,7 @@ def read(host: Host, packages: Packages | None) -> CudaToolkits:
         chosen_by=chosen_by,
         cuda_home_variable=host.env("CUDA_HOME"),
         nvcc_on_path=nvcc,
+        home_on_path=homes[host.real(os.path.dirname(os.path.dirname(nvcc)))][0] if nvcc else None,
     )
 
 

@@ -89,9 +89,11 @@ def _examined(host: Host, python: str, by: str) -> Chosen:
 
 
 def _why_not(host: Host, python: str, done: Completed) -> str:
-    if not host.exists(python):
-        return f"{python} does not exist"
     if done.problem is not None:
+        if "No such file" in done.problem and not host.exists(python):
+            return f"{python} does not exist"
+        if host.exists(f"{python}/."):
+            return f"{python} is a folder without bin/python"
         return f"{python} {done.problem}"
     # An interpreter too old for our code fails on it; a simple question tells it from no Python at all.
     code = "import sys; sys.stdout.write('python %d.%d.%d' % sys.version_info[:3])"
@@ -100,8 +102,10 @@ def _why_not(host: Host, python: str, done: Completed) -> str:
     if version and (int(version.group(2)), int(version.group(3))) < (3, 8):
         return f"{python} is Python {version.group(1)}; 3.8 is the oldest that can be examined"
     lines = done.stderr.strip().splitlines()
-    last = f": {lines[-1].strip()[:200]}" if lines else ""
-    return f"{python} is not a Python that works ({describe_status(done.returncode)}{last})"
+    # A traceback tells it in its last line, a shell in its first.
+    line = lines[-1 if lines[0].startswith("Traceback") else 0].strip()[:200] if lines else ""
+    status = describe_status(done.returncode)
+    return f"{python} is not a Python that works ({status}{': ' if line else ''}{line})"
 
 
 def _inventory(chosen: Chosen) -> Inventory:

@@ -9,8 +9,8 @@ import sys
 _HERE = __file__.rpartition("/")[0]
 sys.path[:] = [entry for entry in sys.path if entry not in (_HERE, "")]
 
-import importlib.machinery  # noqa: E402
 import importlib.metadata  # noqa: E402
+import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
@@ -41,7 +41,7 @@ def inventory() -> Dict[str, Any]:
     modules = {}
     for name in MODULES:
         try:
-            spec = importlib.machinery.PathFinder.find_spec(name)
+            spec = importlib.util.find_spec(name)  # finds editable installs too, and imports nothing
         except Exception:
             continue
         if spec is not None and spec.origin is not None:

@@ -29,6 +29,7 @@ import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import select  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
@@ -37,11 +38,14 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple  # noqa: E4
 
 LEAVES_CUDA_ALONE = ("torch", "transformers")
 """Packages whose import, as far as the trials import them, was seen not to call cuInit."""
+IMPORTED_LATE = ("sympy", "transformers", "peft", "accelerate")
+"""What the worker imports for all jobs once a job had to import it by itself."""
 IMPORT_LIMIT_S = 300.0
 """For one import in a lane; a cold one from a network file system takes a minute."""
 MEMORY_LIMIT_BYTES = 4 << 30
 """Resident memory of a lane, the imported stack included, above which it is ended."""
 TAIL_BYTES = 2048
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 # --- In a lane --------------------------------------------------------------------------------------
@@ -51,6 +55,7 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     """Runs one job: a function of a question or trial file. What it returns is the job's value."""
     began = time.monotonic()
     known = set(sys.modules)
+    environment, folder = dict(os.environ), os.getcwd()
     result: Dict[str, Any] = {"id": job["id"]}
     try:
         function = getattr(_load(job["file"]), job["call"])
@@ -64,6 +69,10 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
             value=measured if failed else None,
         )
     result["seconds"] = round(time.monotonic() - began, 4)
+    # What a job set must not reach the next one in its lane.
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
     cuda = sys.modules.get("torch.cuda")
     result["on_gpu"] = cuda is not None and bool(getattr(cuda, "is_initialized", bool)())
     new = {name for name in sys.modules if name not in known and not name.startswith("llm_doctor")}
@@ -88,7 +97,9 @@ def serve(jobs_in: int, results_out: int) -> None:
             for module in job["imports"]:
                 if module not in sys.modules:
                     tell({"importing": module})
+                    began = time.monotonic()
                     error = _import(module)
+                    tell({"imported": module, "seconds": time.monotonic() - began, "error": error})
                     errors += [error] if error else []
             if errors and job["needs_imports"]:
                 tell({"id": job["id"], "outcome": "not-imported", "error": errors[0]})
@@ -172,6 +183,7 @@ class Lane:
         self.job: Optional[Dict[str, Any]] = None
         self.deadline = 0.0
         self.doing = ""
+        self.importing = ""
         self._buffer = b""
         self.tail = b""
 
@@ -211,14 +223,6 @@ class Lane:
         """Whether an idle lane has died since its last job."""
         return bool(select.select([self.results], [], [], 0)[0])
 
-    def resident_bytes(self) -> int:
-        """Its resident memory, shared pages included; 0 where /proc does not tell."""
-        try:
-            with open("/proc/%d/statm" % self.pid) as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, ValueError, IndexError):
-            return 0
-
     def end(self) -> int:
         """Ends the lane and what it started; its wait status."""
         for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
@@ -226,13 +230,38 @@ class Lane:
                 kill(target, signal.SIGKILL)
             except OSError:
                 pass
-        status = os.waitpid(self.pid, 0)[1]
+        status = _wait(self.pid)
         while self.output >= 0 and select.select([self.output], [], [], 0)[0]:
             self.read_output()
         for descriptor in (self._jobs, self.results, self.output):
             if descriptor >= 0:
                 os.close(descriptor)
         return status
+
+
+def _wait(pid: int) -> int:
+    """The wait status of a process that was killed; one that the kernel holds on to is left to it."""
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
+    return int(signal.SIGKILL)
+
+
+def _processes() -> Dict[int, Tuple[int, int, int]]:
+    """Parent, process group and resident bytes of every process that can be seen."""
+    found = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if name.isdigit():
+            try:
+                with open("/proc/%s/stat" % name) as file:
+                    fields = file.read().rpartition(")")[2].split()
+                found[int(name)] = (int(fields[1]), int(fields[2]), int(fields[21]) * _PAGE_BYTES)
+            except (OSError, ValueError, IndexError):
+                continue
+    return found
 
 
 def _become_lane(ours: Tuple[int, ...], theirs: Tuple[int, ...]) -> None:
@@ -245,17 +274,24 @@ def _become_lane(ours: Tuple[int, ...], theirs: Tuple[int, ...]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output_write, 1)
         os.dup2(output_write, 2)
-        _die_with_parent()
+        _die_with_parent(signal.SIGKILL)
         serve(jobs_read, results_write)
     finally:
         os._exit(0)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(by: int) -> None:
     try:
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, int(by))  # PR_SET_PDEATHSIG
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # out of memory, the kernel should take us before anything of the user's
+    except (OSError, AttributeError):  # not Linux
+        pass
+
+
+def _adopt_orphans() -> None:
+    try:
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
     except (OSError, AttributeError):  # not Linux
         pass
 
@@ -281,6 +317,7 @@ class Worker:
         self._driver = _nvidia_driver_is_there()
         self._fork = sys.platform.startswith("linux")
         self._late_imports: List[str] = []
+        self._next_look = 0.0
         self._lanes_by_job = [Track() for _ in range(min(4, os.cpu_count() or 1))]
         self._lanes_by_gpu: Dict[Optional[str], Track] = {}
 
@@ -326,11 +363,22 @@ class Worker:
         self.emit(event="done")
 
     def stop(self) -> None:
-        """Ends every lane."""
+        """Ends every lane, and what the lanes' jobs started in sessions of their own."""
         for track in self._tracks():
             if track.lane is not None:
                 track.lane.end()
                 track.lane = None
+        for pid, (parent, _, _) in _processes().items():
+            if parent == os.getpid():  # orphans come to us: see PR_SET_CHILD_SUBREAPER
+                os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Ends the worker: the doctor asks for it, or is gone."""
+        self.stop()
+        folder = os.environ.get("TMPDIR", "")
+        if os.path.basename(folder).startswith("llm-doctor-"):
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
 
     def _tracks(self) -> List[Track]:
         return [*self._lanes_by_job, *self._lanes_by_gpu.values()]
@@ -359,6 +407,8 @@ class Worker:
                 self.emit(event="started", id=job["id"], group=track.lane.pid)
             else:
                 self.emit(event="started", id=job["id"])
+            job["imports"] = [m for m in job["imports"] if m not in self._import_errors]
+            job["own_limit_s"] = job["limit_s"]
             job["limit_s"] = min(job["limit_s"], max(1.0, deadline - time.monotonic()))
             track.lane.send(job)
 
@@ -372,13 +422,13 @@ class Worker:
         began = time.monotonic()
         ready, _, _ = select.select([0, *lanes, *outputs], [], [], 0.1)
         if 0 in ready and not os.read(0, 1):
-            self.stop()  # the doctor is gone
-            os._exit(1)
+            self.end()  # the doctor is gone
         for descriptor in ready:
             if descriptor in outputs:
                 lane = outputs[descriptor].lane
                 if lane is not None:
                     lane.read_output()
+        resident = self._resident_by_lane()
         for descriptor, track in lanes.items():
             lane = track.lane
             if lane is None or lane.job is None:
@@ -389,18 +439,32 @@ class Worker:
                 self._hear(track, lane)
             elif time.monotonic() > lane.deadline:
                 limit = IMPORT_LIMIT_S if lane.doing != "running" else lane.job["limit_s"]
-                self._lose(track, lane, "timeout", "%s did not end within %.3g s" % (lane.doing, limit))
-            elif lane.resident_bytes() > MEMORY_LIMIT_BYTES:
+                self._lose(track, lane, "timeout", "did not end within %.3g s" % limit)
+            elif resident.get(lane.pid, 0) > MEMORY_LIMIT_BYTES:
                 limit_gib = MEMORY_LIMIT_BYTES >> 30
                 self._lose(track, lane, "killed", "used more than %d GiB of memory" % limit_gib)
         return importing
+
+    def _resident_by_lane(self) -> Dict[int, int]:
+        """Resident bytes by process group, looked at a few times a second: a lane and what it started."""
+        if time.monotonic() < self._next_look:
+            return {}
+        self._next_look = time.monotonic() + 0.3
+        total: Dict[int, int] = collections.defaultdict(int)
+        for _, group, resident in _processes().values():
+            total[group] += resident
+        return total
 
     def _import_late_ones(self) -> float:
         """Imports here what a job had to import by itself, so that the next ones need not; the seconds.
 
         Some releases import sympy on the first backward pass, which takes longer than all else in an arm."""
         began = time.monotonic()
-        late = [name for name in self._late_imports if name not in sys.modules]
+        late = [
+            name
+            for name in self._late_imports
+            if name not in sys.modules and name.partition(".")[0] in IMPORTED_LATE
+        ]
         self._late_imports = []
         if self._driver or not self._fork or not late:
             return 0.0
@@ -420,9 +484,14 @@ class Worker:
             return
         for message in messages:
             if "importing" in message:
-                lane.doing = "importing"
+                lane.doing, lane.importing = "importing", message["importing"]
                 lane.deadline = time.monotonic() + IMPORT_LIMIT_S
-                self.emit(event="importing", module=message["importing"])
+                self.emit(event="importing", module=lane.importing)
+            elif "imported" in message:
+                seconds = round(message["seconds"], 3)
+                self.emit(event="imported", module=message["imported"], seconds=seconds, lane=lane.pid)
+                if message["error"]:
+                    self._import_errors[message["imported"]] = message["error"]
             elif "running" in message and lane.job is not None:
                 lane.doing = "running"
                 lane.deadline = time.monotonic() + lane.job["limit_s"]
@@ -447,6 +516,15 @@ class Worker:
                 if os.WIFSIGNALED(status)
                 else "ended without a result (exit status %d)" % os.WEXITSTATUS(status)
             )
+        if lane.doing == "importing":
+            # Remembered: the jobs that need it are told, and no lane tries it again.
+            outcome, why = "not-imported", "import %s: %s" % (lane.importing, why)
+            self._import_errors[lane.importing] = why
+            if not job["needs_imports"]:
+                track.queue.appendleft(job)
+                return
+        elif outcome == "timeout" and job["limit_s"] < job["own_limit_s"]:
+            outcome, why = "not-run", "the budget was spent"
         tail = lane.tail.decode("utf-8", "replace").strip().splitlines()
         self.emit(
             event="finished",
@@ -470,7 +548,7 @@ def _cuda_was_initialised() -> bool:
         links = [os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         return False
-    return any(link.startswith("/dev/nvidia") for link in links)
+    return any(link.startswith(("/dev/nvidia", "/dev/dxg")) for link in links)
 
 
 def _commands() -> Iterator[Dict[str, Any]]:
@@ -491,11 +569,9 @@ def main() -> None:
     os.dup2(2, 1)  # libraries print on import; events have their own descriptor
     worker = Worker(int(sys.argv[1]))
 
-    def end(signum: int, frame: Any) -> None:
-        worker.stop()
-        os._exit(128 + signum)
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, lambda signum, frame: worker.end())
+    _die_with_parent(signal.SIGTERM)
+    _adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the doctor's to answer
     for command in _commands():
         if command["do"] == "import":

@@ -85,6 +85,11 @@ def gpu_sentence(facts: Facts) -> str | None:
     return f"No GPU was examined: {facts.gpus.reason}."
 
 
+def verdict_line(report: Report) -> str:
+    """`FAIL: 1 error, ...`."""
+    return f"{report.verdict.upper()}: {counts(report)}"
+
+
 def counts(report: Report) -> str:
     """`1 error, 0 warnings, 2 notes; 1 passed, 1 skipped; 4.1 s`."""
     found = [f"{n} {s}{'' if n == 1 else 's'}" for s, n in ((s, report.count(s)) for s in SEVERITIES)]

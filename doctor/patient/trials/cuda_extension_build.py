@@ -3,6 +3,7 @@
 settings: {"remedies": [{"CUDA_HOME": ...}, ...]}
 """
 
+import importlib
 import os
 import re
 import tempfile
@@ -47,6 +48,7 @@ def _build() -> Dict[str, Any]:
     import torch
     from torch.utils import cpp_extension
 
+    importlib.reload(cpp_extension)  # CUDA_HOME is computed on import
     where = device()
     if where == "cpu":
         # Without a GPU torch cannot know for which one to build.
