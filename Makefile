@@ -3,18 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Twice quiet: once still prints setuptools' word on every editable install.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable
 STACKS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llm-doctor-stacks
 # A python3.8 on PATH may be a shim of pyenv's that runs nothing: only one that answers counts.
 PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.8.*/bin/python; do \
 	"$$python" -c 'import venv' 2>/dev/null && command -v "$$python" && break; done)
-STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023.txt Makefile | cksum))
+STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023*.txt | cksum))
 
-.PHONY: run develop test stacks test-stacks test-wheel lint docs check-docs clean
+.PHONY: run develop test stacks test-stacks test-wheel lint docs check-docs clean help
 
 run: $(VENV)/.run  ## examine this node and the stack in .venv
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
 
 develop: $(VENV)/.lint  ## install for development; again after a file was added
 
@@ -42,27 +43,30 @@ check-docs: $(VENV)/.test  ## fail when they are stale
 	$(BIN)/python docs/generate.py --check
 
 clean:  ## remove what this file made in the checkout
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile
 
 # deepspeed's set-up imports torch, so torch comes first and builds are not isolated.
-$(VENV)/.stack: pyproject.toml constraints.txt
+$(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip setuptools wheel
 	$(PIP) --constraint constraints.txt torch
-	$(INSTALL) ".[stack]"
 	touch $@
 
-# The strict editable install links file by file: a file added to a folder asks for another one.
+# The strict editable install links file by file: a file added or removed asks for another one.
+$(VENV)/.run $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt
 $(VENV)/.run $(VENV)/.test $(VENV)/.lint: $(shell find doctor checks fixes -type d -not -name __pycache__)
-$(VENV)/.run: $(VENV)/.stack
+$(VENV)/.run: $(VENV)/.torch
 	$(INSTALL) ".[stack]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.stack
+$(VENV)/.test: $(VENV)/.torch
 	$(INSTALL) ".[stack,test]"
 	touch $@ $(VENV)/.run
 
-$(VENV)/.lint: $(VENV)/.stack
+$(VENV)/.lint: $(VENV)/.torch
 	$(INSTALL) ".[stack,test,lint]"
 	touch $@ $(VENV)/.run $(VENV)/.test
 
@@ -74,7 +78,7 @@ else
 	$(PYTHON38) -m venv $(STACK_2023)
 	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade pip wheel 'setuptools<70'
 	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --requirement tests/stacks/2023.txt
-	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps peft==0.3.0
-	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --no-build-isolation deepspeed==0.9.5
+	$(STACK_2023)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
+		--requirement tests/stacks/2023-last.txt
 	touch $@
 endif

@@ -44,8 +44,8 @@ _SITUATIONS = {
         'for name, p in model.named_parameters():\n    if "lora_" in name:\n        p.data = p.data.half()',
     ),
     "fp32-norms-after-prepare": (
-        "norms prepared as float32, float16 layers",
-        'for name, module in model.named_modules():\n    if name.endswith("norm"):\n        module.half()',
+        "8-bit model with norms prepared as float32",
+        "for p in model.parameters():\n    if p.dtype == torch.float32:\n        p.data = p.data.half()",
     ),
 }
 
@@ -57,7 +57,7 @@ class HalfFloatMismatch(Check):
 
     Which mixtures of float16 and float32 raise on the installed stack and this device, without and under
     `torch.autocast`: float16 weights against a float32 input, float32 LoRA adapters on a float16 base, and
-    layer norms made float32 by peft's prepare call before layers that stayed float16.
+    the float32 layer norms of an 8-bit model after peft's prepare call.
 
     ## Why it breaks
 
@@ -68,8 +68,9 @@ class HalfFloatMismatch(Check):
     ## How it is proven
 
     A forward pass of a linear layer or a two-layer Llama in each situation, without and under autocast. The
-    broken arm mixes the dtypes, the fixed arm matches them. A device that has no float16 kernels
-    fails in both: that is inconclusive, not proof.
+    broken arm mixes the dtypes, the fixed arm matches them. The 8-bit model is saved, loaded by bitsandbytes
+    and given to the installed peft's own prepare call. A device that has no float16 kernels, or on which
+    nothing is quantised, is inconclusive, not proof.
 
     ## Fix
 
@@ -135,7 +136,8 @@ class HalfFloatMismatch(Check):
                         title="run the forward pass under autocast",
                         kind="edit",
                         applicability="safe",
-                        preview=f'with torch.autocast("{device}", dtype=torch.{_autocast_dtype(result)}):',
+                        preview=f'with torch.autocast("{device}", dtype=torch.{_autocast_dtype(result)}):\n'
+                        "    outputs = model(**batch)",
                         verified=True,
                     ),
                 )

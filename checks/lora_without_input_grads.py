@@ -102,14 +102,13 @@ class LoraWithoutInputGrads(Check):
         for result, case in reproduced(results):
             combination = case.combination
             saved = " + modules_to_save" if combination["modules_to_save"] else ""
-            reentrant = {True: ", reentrant", False: ", not reentrant", None: ""}[
-                combination["use_reentrant"]
-            ]
+            how = {True: "reentrant ", False: "non-reentrant ", None: ""}[combination["use_reentrant"]]
+            when = str(combination["order"]).partition("-")[0]
             silent = case.broken is not None and case.broken.outcome == "failed"
-            what = "no gradient" if silent else "backward raises"
+            what = "learns nothing" if silent else "backward raises"
             yield msgspec.structs.replace(
                 proven(finding, result, case),
-                message=f"LoRA{saved}, checkpointing {combination['order']}{reentrant}: {what}",
+                message=f"LoRA{saved}, {how}checkpointing {when} get_peft_model(): {what}",
                 fixes=tuple(_fixes(combination, result)),
             )
 
@@ -175,7 +174,7 @@ def _examples() -> Iterator[Example]:
             ),
         ),
         outcome="pass",
-        says=("note: LoRA, checkpointing after-wrapping, reentrant: backward raises",),
+        says=("note: LoRA, reentrant checkpointing after get_peft_model(): backward raises",),
     )
     yield Example(
         title="the silent case: a trainable head keeps the loss differentiable",
@@ -183,7 +182,7 @@ def _examples() -> Iterator[Example]:
         case=Case(facts=facts_of(stack)),
         trials=(result(case(Arm(outcome="failed", error="no gradient"), "before-wrapping", None, True)),),
         outcome="pass",
-        says=("note: LoRA + modules_to_save, checkpointing before-wrapping: no gradient",),
+        says=("note: LoRA + modules_to_save, checkpointing before get_peft_model(): learns nothing",),
     )
     yield Example(
         title="peft is not installed",

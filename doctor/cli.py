@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -17,7 +19,7 @@ import click
 from llm_doctor import __version__
 
 INCOMPLETE = 3
-INTERRUPTED = 130
+INTERRUPTED = 130  # as in model.py, which is not imported for this
 
 _FORMATS = ("text", "json", "markdown")
 _FORMAT_BY_SUFFIX = {"": "text", ".txt": "text", ".log": "text", ".json": "json", ".md": "markdown"}
@@ -70,7 +72,7 @@ def cli() -> None:
     miniature on that very stack, and says only what it could show."""
 
 
-@cli.command()
+@cli.command(short_help="Examine this node and stack.")
 @click.option("--python", metavar="PATH", help="The patient: an interpreter or its environment's folder.")
 @click.option("--only", multiple=True, metavar="NAME", help="Run only this check (repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave this check out (repeatable).")
@@ -172,7 +174,7 @@ def run(**options: Any) -> None:
     sys.exit(max(report.exit_code, INCOMPLETE) if failed else report.exit_code)
 
 
-@cli.command("list")
+@cli.command("list", short_help="Every check, and where it comes from.")
 @click.option("--format", "format_", type=click.Choice(("text", "json")), default="text", show_default=True)
 def list_(format_: str) -> None:
     """Every check: its name, the fault in one line, and where it comes from."""
@@ -192,13 +194,15 @@ def list_(format_: str) -> None:
         ]
         _emit(json.dumps(rows, indent=2) + "\n")
         return
-    width = max(len(entry.name) for entry in entries)
+    width = shutil.get_terminal_size((80, 24)).columns
     for entry in entries:
+        origin = "" if entry.origin == "built in" else f"  [{entry.origin}]"
         what = entry.check.summary() if entry.check else f"broken: {entry.problem}"
-        _emit(f"{entry.name:<{width}}  {what}  [{entry.origin}]\n")
+        _emit(f"{entry.name}{origin}\n")
+        _emit(textwrap.fill(what, width, initial_indent="  ", subsequent_indent="  ") + "\n")
 
 
-@cli.command()
+@cli.command(short_help="A check's own documentation.")
 @click.argument("name")
 def explain(name: str) -> None:
     """A check's own documentation."""
@@ -336,8 +340,16 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield say
 
 
-def _terminate(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+class _EndOnce:
+    """Ctrl-C, SIGTERM and a closed session end the examination; pressing again does not cost the report."""
+
+    def __init__(self) -> None:
+        self._at = -10.0
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        if time.monotonic() - self._at > 3.0:
+            self._at = time.monotonic()
+            raise KeyboardInterrupt
 
 
 def _open_standard_streams() -> None:
@@ -352,9 +364,10 @@ def _open_standard_streams() -> None:
 def main() -> None:
     """The program. A closed pipe or Ctrl-C ends it quietly, nothing ends it with a traceback."""
     _open_standard_streams()
-    for name in ("SIGTERM", "SIGHUP"):
+    end_once = _EndOnce()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         with contextlib.suppress(ValueError, OSError):
-            signal.signal(getattr(signal, name), _terminate)
+            signal.signal(getattr(signal, name), end_once)
     try:
         cli.main(prog_name="llm-doctor", standalone_mode=False)
     except click.exceptions.Abort:

@@ -24,6 +24,7 @@ from llm_doctor.facts import (
 )
 from llm_doctor.host import Host, Unavailable, temporary_folder
 from llm_doctor.model import (
+    INTERRUPTED,
     SCHEMA,
     SEVERITIES,
     Answer,
@@ -43,7 +44,6 @@ from llm_doctor.model import (
 )
 from llm_doctor.registry import Registered
 
-INTERRUPTED = 130
 INCOMPLETE = 3
 FOUND = 1
 

@@ -11,7 +11,7 @@ from llm_doctor.check import PatientScript, Question, TrialRequest
 from llm_doctor.host import Unavailable, WorkerProcess
 from llm_doctor.model import Answer, Arm, ProofStatus, TrialCase, TrialResult
 
-IMPORT_LIMIT_S = 300.0
+IMPORT_LIMIT_S = 180.0
 """For one import; a cold one from a network file system takes a minute. Not counted against the budget."""
 _ARM_OUTCOMES = ("passed", "failed", "raised", "killed", "timeout")
 

@@ -75,6 +75,12 @@ def test_every_option_that_is_written_down_exists(file: str) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= known, line
 
 
+def test_the_readme_names_every_check() -> None:
+    text = (ROOT / "README.md").read_text()
+    for check in (ROOT / "checks").glob("[a-z]*.py"):
+        assert f"](docs/checks/{check.stem.replace('_', '-')}.md)" in text
+
+
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_between_our_files_lead_somewhere(file: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / file).read_text()):

@@ -7,9 +7,16 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 from conftest import NEUTRAL, report_of
+
+from llm_doctor import probes
+from llm_doctor.check import Case, Check, Suspicion, Trial, TrialRequest, facts_of
+from llm_doctor.examination import check_case
+from llm_doctor.host import temporary_folder
+from llm_doctor.model import Finding, Subject
 
 CHECK = '''
 """Somebody else's check."""
@@ -144,3 +151,53 @@ def test_a_broken_plugin_is_named_and_stops_nothing(python: Path) -> None:
 def test_a_broken_plugin_can_be_left_out(python: Path) -> None:
     done = doctor(python, "run", "--no-probes", "--only", "cuda-toolkit-mismatch", "--fail-on", "never")
     assert done.returncode == 0
+
+
+# --- Checks that misbehave: each costs its own line ------------------------------------------------------
+
+FINDING = {"severity": "note", "confidence": "likely", "message": "m", "subject": Subject(kind="stack")}
+
+
+class Misbehaving(Check):
+    """Written by somebody in a hurry."""
+
+    name = "misbehaving-check"
+    topic = "nccl"
+    severity = "note"
+    since = "1"
+
+
+def misbehaving(examine: Callable[..., Any]) -> type[Check]:
+    return type("ThisOne", (Misbehaving,), {"examine": lambda self, case: examine()})
+
+
+@pytest.mark.parametrize(
+    ("examine", "reason"),
+    [
+        (lambda: [Finding(**FINDING)], "TypeError: examine gave a Finding, not a Suspicion"),
+        (lambda: None, "TypeError: 'NoneType' object is not iterable"),
+        (lambda: sys.exit(4), "SystemExit: 4"),
+        (
+            lambda: [
+                Suspicion(Finding(**FINDING), (TrialRequest(Trial(name="t", imports=()), {"x": object()}),))
+            ],
+            "TypeError: Object of type object is not JSON serializable",
+        ),
+        (lambda: [Suspicion(Finding(**{**FINDING, "severity": "critical"}))], "ValidationError"),
+        (lambda: [Suspicion(Finding(**{**FINDING, "evidence": {"x": object()}}))], "TypeError"),
+    ],
+    ids=["a finding", "nothing", "exits", "settings", "severity", "evidence"],
+)
+def test_a_check_that_misbehaves_is_a_crash_of_its_own(examine: Callable[..., Any], reason: str) -> None:
+    result = check_case(misbehaving(examine), Case(facts=facts_of()), {})
+    assert result.outcome == "crashed" and (result.reason or "").startswith(reason)
+
+
+@pytest.mark.parametrize("plan", ["5", "[5]", "{'a': 1}", "None"])
+def test_a_plan_that_is_none_is_a_trial_that_was_not_run(plan: str, tmp_path: Path) -> None:
+    file = tmp_path / "trial.py"
+    file.write_text(f"def combinations(settings): return {plan}\n")
+    request = TrialRequest(Trial(name="trial", imports=(), file=str(file)))
+    with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
+        (result,) = probes.run_trials(worker, [request], None, None, 20.0, lambda request, error: False)
+    assert result.status == "not-run" and "no list of objects" in (result.reason or "")

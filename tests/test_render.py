@@ -150,22 +150,23 @@ error cuda-toolkit-mismatch
   nvcc is CUDA 13.0 (/usr/local/cuda/bin/nvcc) but torch 2.9.0+cu128 was built
   for CUDA 12.8: with DeepSpeed 0.19.8 pre-compiling an operator is refused
   where: /usr/local/cuda
-  proof: read on this machine
+  proof: read from the machine, not tried
   fix:   install a torch built for CUDA 13.0 (not tried here, manual)
            ~/env/bin/python -m pip install --force-reinstall 'torch==2.9.0' --index-url https://download.pytorch.org/whl/cu130
 
 note lora-without-input-grads
-  - LoRA, checkpointing after-wrapping, reentrant: backward raises
+  LoRA, checkpointing after-wrapping, reentrant: backward raises
   fix:   let the inputs need a gradient (seen to work here)
            model.enable_input_require_grads()
 
 found cuda-toolkit-mismatch
 skip  half-float-mismatch
   peft is not installed
-pass  lora-without-input-grads
+note  lora-without-input-grads
   reproduced on cuda:0, 0.2 s
 
---verbose shows every proof, fact and fix.
+llm-doctor explain cuda-toolkit-mismatch says why; --verbose shows every proof,
+fact and fix.
 """
     )
 
@@ -175,14 +176,14 @@ def test_quiet_keeps_what_is_wrong_and_nothing_else() -> None:
     assert "error cuda-toolkit-mismatch" in shown and "note" not in shown.split("FAIL")[1].split("\n", 1)[1]
     healthy = report(verdict="pass", exit_code=0, checks=report().checks[1:])
     assert text.render(healthy, width=80, color=False, quiet=True) == (
-        "PASS: 0 errors, 0 warnings, 1 note; 1 passed, 1 skipped; 4.1 s\n"
+        "PASS: 0 errors, 0 warnings, 1 note; 1 passed, 1 skipped; 4.1 s (8 x NVIDIA H100; ~/env/bin/python)\n"
     )
 
 
 def test_verbose_shows_facts_with_their_sources_and_trials_case_by_case() -> None:
     shown = text.render(report(), width=100, color=False, verbose=True)
     assert "order=after-wrapping, use_reentrant=yes, modules_to_save=no: reproduced" in shown
-    said = f"proof: reproduced by lora-without-input-grads, which passes with the fix: {ERROR}"
+    said = f"proof: the trial lora-without-input-grads fails here, and passes with the fix: {ERROR}"
     assert said in " ".join(shown.split())
     assert "compilers  (example, 0.00 s)\n  unavailable: not in this example" in shown
     assert "driver: 580.95.05" in shown

@@ -50,7 +50,8 @@ def test_list_names_each_check_and_its_origin() -> None:
     built_in = {row["name"] for row in rows if row["origin"] == "built in"}
     assert {"cuda-toolkit-mismatch", "half-float-mismatch", "lora-without-input-grads"} <= built_in
     text = run_doctor("list").stdout
-    assert all(row["name"] in text and row["summary"] in text for row in rows)
+    assert all(row["name"] in text and row["summary"] in " ".join(text.split()) for row in rows)
+    assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_explain_prints_the_checks_own_documentation() -> None:

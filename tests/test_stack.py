@@ -58,7 +58,7 @@ def test_mixed_dtypes_raise_outside_autocast_alone(report: dict[str, Any]) -> No
         ("fp16-weights-fp32-input", True): "refuted",
         ("fp32-adapters-fp16-base", False): "refuted",
         ("fp32-adapters-fp16-base", True): "refuted",
-        ("fp32-norms-after-prepare", False): "reproduced",
+        ("fp32-norms-after-prepare", False): "refuted",
         ("fp32-norms-after-prepare", True): "refuted",
     }
     for finding in check["findings"]:
@@ -149,7 +149,9 @@ def test_a_torch_without_its_library(
     python = make_patient(behind=(str(overlay), stack_site))
     done = run_doctor("run", "--format", "json", "--python", str(python))
     report = report_of(done)
-    assert done.returncode == 0
+    (finding,) = (f for f in check_of(report, "stack-import-broken")["findings"] if f["severity"] == "error")
+    assert done.returncode == 1 and finding["subject"]["package"] == "torch"
+    assert "libtorch_cpu.so: cannot open shared object file" in finding["message"]
     for name in ("half-float-mismatch", "lora-without-input-grads"):
         assert check_of(report, name)["outcome"] == "skipped"
         assert trial_of(report, name)["status"] == "not-run"

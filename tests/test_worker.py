@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -272,6 +273,60 @@ def test_a_lane_that_is_killed_is_started_afresh(
     assert len({ended[n]["value"] for n in (0, 2, 4)}) == 3
 
 
+def lanes_on(driver: Path, python: Path, jobs: list[dict[str, Any]], budget_s: float = 60) -> dict[int, Any]:
+    """Runs the jobs where a driver is, one after the other in one lane; how each ended."""
+    process, events = start_worker(python, {"LD_LIBRARY_PATH": str(driver)})
+    said = talk(process, events, {"do": "run", "jobs": jobs, "budget_s": budget_s})
+    return {event["id"]: event for event in said if event["event"] == "finished"}
+
+
+def test_what_a_job_sets_does_not_reach_the_next_one_in_its_lane(
+    compile_library: Callable[[str, str], Path], make_patient: Callable[..., Path], tmp_path: Path
+) -> None:
+    driver = compile_library("counting_libcuda.c", "libcuda.so.1")
+    sets = question(
+        tmp_path, "import os\nos.environ['CUDA_HOME'] = '/set'\nos.chdir('/')\nreturn os.getpid()"
+    )
+    looks = question(tmp_path, "import os\nreturn [os.getpid(), os.environ.get('CUDA_HOME'), os.getcwd()]")
+    ended = lanes_on(driver, make_patient(), [job(0, sets), job(1, looks)])
+    assert ended[1]["value"] == [ended[0]["value"], None, os.getcwd()]
+
+
+def test_imports_in_a_lane_are_not_counted_against_the_budget(
+    compile_library: Callable[[str, str], Path],
+    make_patient: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(compile_library("counting_libcuda.c", "libcuda.so.1")))
+    python = make_patient(modules={"peft.py": "import time\ntime.sleep(2.5)"})
+    file = tmp_path / "small.py"
+    file.write_text(
+        "def combinations(settings): return [{}]\n"
+        "def broken(settings, combination): return {}\n"
+        "def fixed(settings, combination): return {}\n"
+    )
+    request = TrialRequest(Trial(name="small", imports=("peft",), file=str(file)))
+    with temporary_folder() as folder, probes.worker(str(python), folder, lambda doing: None) as worker:
+        (result,) = probes.run_trials(worker, [request], None, None, 2.0, lambda request, error: False)
+    assert result.status == "refuted" and worker.import_seconds > 2
+
+
+def test_an_import_that_breaks_in_a_lane_is_named_and_not_tried_again(
+    compile_library: Callable[[str, str], Path], make_patient: Callable[..., Path], tmp_path: Path
+) -> None:
+    driver = compile_library("counting_libcuda.c", "libcuda.so.1")
+    log = tmp_path / "imports.log"
+    crash = f"import os, signal\nopen({str(log)!r}, 'a').write('x')\nos.kill(os.getpid(), signal.SIGSEGV)"
+    python = make_patient(modules={"peft.py": crash})
+    needs = question(tmp_path, "return 1", imports=("peft",))
+    wants = job(2, question(tmp_path, "return 2", imports=("peft",)), needs_imports=False)
+    ended = lanes_on(driver, python, [job(0, needs), job(1, needs), wants])
+    assert [ended[n]["outcome"] for n in range(3)] == ["not-imported", "not-imported", "passed"]
+    assert ended[0]["error"] == ended[1]["error"] == "import peft: SIGSEGV"
+    assert log.read_text() == "x"
+
+
 def test_no_tensor_operation_runs_before_a_fork(
     compile_library: Callable[[str, str], Path], stack_site: str, tmp_path: Path
 ) -> None:
@@ -326,11 +381,41 @@ def test_lanes_end_when_the_doctor_is_killed(tmp_path: Path) -> None:
     assert processes_with(marker) == []
 
 
-def test_stopping_ends_what_an_arm_started(tmp_path: Path) -> None:
-    script = question(tmp_path, "import subprocess\nreturn subprocess.Popen(['sleep', '300']).pid")
-    (result,) = ask(sys.executable, script)
+@pytest.mark.parametrize("own_session", [False, True])
+def test_stopping_ends_what_an_arm_started(own_session: bool, tmp_path: Path) -> None:
+    start = (
+        f"import subprocess\nreturn subprocess.Popen(['sleep', '300'], start_new_session={own_session}).pid"
+    )
+    (result,) = ask(sys.executable, question(tmp_path, start))
     stat = Path(f"/proc/{result.value}/stat")
     assert not stat.exists() or ") Z " in stat.read_text()
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGHUP])
+def test_nothing_outlives_a_doctor_that_is_killed_while_importing(
+    kill: signal.Signals, make_patient: Callable[..., Path], tmp_path: Path
+) -> None:
+    marker = f"LLM_DOCTOR_TEST={tmp_path}"
+    python = make_patient(
+        modules={"torch.py": "import time\ntime.sleep(300)"},
+        packages={"torch": "2.0", "transformers": "4.38.0", "peft": "0.9.0"},
+    )
+    doctor = subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", "run", "--python", str(python)],
+        env={**os.environ, "LLM_DOCTOR_TEST": str(tmp_path), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("llm-doctor-*"))) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    doctor.send_signal(kill)
+    doctor.wait(20)
+    while processes_with(marker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_with(marker) == []
+    assert list(tmp_path.glob("llm-doctor-*")) == []
 
 
 # --- What two arms prove ------------------------------------------------------------------------------
@@ -366,6 +451,22 @@ def test_two_arms_prove_no_more_than_they_show(
     judged, reason = probes.judge(broken, fixed, lambda error: "the symptom" in error)
     assert judged == status
     assert (reason is None) == (status in ("reproduced", "refuted"))
+
+
+def test_half_of_a_trial_refutes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "long_trial.py"
+    file.write_text(
+        "import time\n"
+        "def combinations(settings): return [{'n': n} for n in range(40)]\n"
+        "def broken(settings, combination): time.sleep(0.5); return {}\n"
+        "fixed = broken\n"
+    )
+    request = TrialRequest(Trial(name="long-trial", imports=(), file=str(file)))
+    with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
+        (result,) = probes.run_trials(worker, [request], None, None, 3.0, lambda request, error: False)
+    statuses = {case.status for case in result.cases}
+    assert statuses == {"refuted", "not-run"}
+    assert (result.status, result.reason) == ("not-run", "the budget was spent")
 
 
 def test_a_trial_is_run_case_by_case(tmp_path: Path) -> None:

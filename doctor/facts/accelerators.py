@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from llm_doctor.host import Host, Unavailable
 from llm_doctor.model import Accelerator, Accelerators
 
@@ -16,12 +18,14 @@ _VENDORS = {
     "0x19e5": ("Huawei", "Ascend accelerator"),
 }
 _CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")  # VGA, 3D, display, processing accelerator
-_DEVICE_NODES = {
-    "kfd": ("AMD", "GPU (ROCm)"),
-    "davinci0": ("Huawei", "Ascend accelerator"),
-    "nvidiactl": ("NVIDIA", "GPU"),
-    "dxg": ("Microsoft", "GPU of the Windows host, through WSL"),
-}
+_DEVICE_NODES = (
+    (re.compile(r"kfd"), ("AMD", "GPU (ROCm)")),
+    (re.compile(r"davinci\d+"), ("Huawei", "Ascend accelerator")),
+    (re.compile(r"hl\d+"), ("Intel", "Gaudi accelerator")),
+    (re.compile(r"accel"), ("Other", "accelerator")),
+    (re.compile(r"nvidia(ctl|\d+)"), ("NVIDIA", "GPU")),
+    (re.compile(r"dxg"), ("Microsoft", "GPU of the Windows host, through WSL")),
+)
 
 
 def read(host: Host) -> Accelerators:
@@ -39,9 +43,10 @@ def read(host: Host) -> Accelerators:
             found.append(Accelerator(vendor=name, name=what, seen_at=folder))
     seen = {accelerator.vendor for accelerator in found}
     for node in host.names("/dev"):
-        vendor, what = _DEVICE_NODES.get(node, ("", ""))
-        if vendor and vendor not in seen:
-            found.append(Accelerator(vendor=vendor, name=what, seen_at=f"/dev/{node}"))
+        for pattern, (vendor, what) in _DEVICE_NODES:
+            if pattern.fullmatch(node) and vendor not in seen:
+                seen.add(vendor)
+                found.append(Accelerator(vendor=vendor, name=what, seen_at=f"/dev/{node}"))
     platform = host.platform()
     if (platform.get("platform"), platform.get("machine")) == ("darwin", "arm64"):
         found.append(Accelerator(vendor="Apple", name="GPU (Metal)", seen_at="uname"))

@@ -40,7 +40,7 @@ LEAVES_CUDA_ALONE = ("torch", "transformers")
 """Packages whose import, as far as the trials import them, was seen not to call cuInit."""
 IMPORTED_LATE = ("sympy", "transformers", "peft", "accelerate")
 """What the worker imports for all jobs once a job had to import it by itself."""
-IMPORT_LIMIT_S = 300.0
+IMPORT_LIMIT_S = 180.0
 """For one import in a lane; a cold one from a network file system takes a minute."""
 MEMORY_LIMIT_BYTES = 4 << 30
 """Resident memory of a lane, the imported stack included, above which it is ended."""

@@ -6,43 +6,74 @@ import re
 
 import msgspec
 
-from llm_doctor.model import CheckResult, Finding, Report
+from llm_doctor.model import CheckResult, Finding, Fix, Report
 from llm_doctor.render import words
 
 
 def render(report: Report) -> str:
     """GitHub-flavoured Markdown."""
+    patient = report.patient
     parts = [
         f"### llm-doctor {report.doctor.version}: {report.verdict.upper()}",
-        f"{_text(words.counts(report))}",
+        _text(words.counts(report)),
         "",
-        f"{_text(words.stack_line(report))}",
+        _text(words.stack_line(report)),
+        "",
     ]
+    if patient.version is None:
+        parts.append(_text(f"The patient could not be examined: {report.facts.python.reason}."))
+    else:
+        parts.append(f"Patient: {_code(patient.python)} (by {_text(patient.chosen_by)}), {report.started}.")
     sentence = words.gpu_sentence(report.facts)
-    if report.patient.version is None:
-        sentence = f"The patient could not be examined: {report.facts.python.reason}."
     if sentence:
         parts += ["", _text(sentence)]
     for check, finding in words.findings(report):
-        parts += ["", *_finding(check, finding)]
+        if finding.severity != "note":
+            parts += ["", f"#### {finding.severity}: {check.name}", "", *_finding(finding)]
+    for check in report.checks:
+        parts += _notes(check)
     parts += ["", "#### Checks", "", "| check | outcome | why |", "| --- | --- | --- |"]
     for check in report.checks:
         trials = "; ".join(f"{t.name}: {t.status} on {t.device}" for t in check.trials)
-        parts.append(f"| {check.name} | {check.outcome} | {_cell(check.reason or trials)} |")
-    parts += ["", *_trials(report), "", *_facts(report)]
+        parts.append(f"| {_text(check.name)} | {check.outcome} | {_text(check.reason or trials)} |")
+    parts += ["", *_trials(report), "", *_ds_report(report), "", *_facts(report)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _finding(check: CheckResult, finding: Finding) -> list[str]:
-    lines = [f"#### {finding.severity}: {check.name}", "", _text(finding.message), ""]
+def _finding(finding: Finding) -> list[str]:
+    lines = [_text(finding.message), ""]
     where = words.place(finding)
     if where:
         lines.append(f"- where: {_code(where)}")
     lines.append(f"- proof: {_text(words.proof_line(finding))}")
     for fix in finding.fixes:
-        lines.append(f"- fix ({fix.applicability}, {words.verified(fix.verified)}): {_text(fix.title)}")
-        lines += ["", *_block(fix.preview, "sh" if fix.kind in ("command", "environment") else "")]
+        lines += _fix(fix)
     return lines
+
+
+def _notes(check: CheckResult) -> list[str]:
+    notes = [finding for finding in check.findings if finding.severity == "note"]
+    if not notes:
+        return []
+    lines = ["", f"#### note: {check.name}", ""]
+    lines += [f"- {_text(note.message)}; {_text(words.proof_line(note))}" for note in notes]
+    for fix in dict.fromkeys(fix for note in notes for fix in note.fixes):  # each once
+        lines += _fix(fix)
+    return lines
+
+
+def _fix(fix: Fix) -> list[str]:
+    language = {"command": "sh", "environment": "sh", "edit": "python"}.get(fix.kind, "")
+    title = f"- fix ({fix.applicability}, {words.verified(fix.verified)}): {_text(fix.title)}"
+    return [title, "", *_block(fix.preview, language)]
+
+
+def _ds_report(report: Report) -> list[str]:
+    answer = report.answers.get("ds-report")
+    if answer is None:
+        return []
+    said = answer.value.get("text", "") if isinstance(answer.value, dict) else answer.reason or ""
+    return _folded("ds_report", _block(str(said).strip()))
 
 
 def _trials(report: Report) -> list[str]:
@@ -61,8 +92,8 @@ def _facts(report: Report) -> list[str]:
         if fact["status"] != "ok":
             lines.append(f"{name}: unavailable ({fact['reason']})")
             continue
-        lines.append(f"{name}:")
-        lines += [f"  {key}: {words.plain(value)}" for key, value in fact["value"].items()]
+        lines.append(f"{name} ({fact['source']}):")
+        lines += [f"  {line}" for line in "\n".join(words.shown(fact["value"])).splitlines()]
     return _folded("Environment", _block("\n".join(lines)))
 
 
@@ -86,7 +117,3 @@ def _text(text: str) -> str:
     """Text that Markdown leaves alone: no emphasis, no tags, no @mention, no issue reference."""
     escaped = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text.replace("\n", " "))
     return re.sub(r"(?<!\w)([@#])(?=\w)", "\\1\u200b", escaped)
-
-
-def _cell(text: str) -> str:
-    return _text(text)

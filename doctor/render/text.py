@@ -9,20 +9,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from llm_doctor.model import CheckResult, Finding, Fix, Report, TrialResult
+from llm_doctor.model import INTERRUPTED, CheckResult, Finding, Fix, Report, TrialResult
 from llm_doctor.render import words
 
-_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
-_VERDICTS = {
-    "pass": ("PASS", "bold green"),
-    "warn": ("WARN", "bold yellow"),
-    "fail": ("FAIL", "bold red"),
-    "incomplete": ("INCOMPLETE", "bold magenta"),
-}
+_STYLES = {"error": "bold red", "warning": "bold magenta", "note": "bold cyan"}
+_VERDICTS = {"pass": "bold green", "warn": "bold magenta", "fail": "bold red", "incomplete": "bold magenta"}
 _OUTCOMES = {
     "pass": ("pass", "green"),
-    "findings": ("found", "yellow"),
-    "skipped": ("skip", "dim"),
+    "findings": ("found", "red"),
+    "skipped": ("skip", ""),
     "crashed": ("crash", "magenta"),
     "timeout": ("late", "magenta"),
 }
@@ -42,44 +37,45 @@ def render(report: Report, *, width: int, color: bool, verbose: bool = False, qu
         emoji=False,
         legacy_windows=False,
     )
-    if quiet and report.verdict == "pass":
-        _verdict(console, report)
+    if quiet and report.exit_code == 0 and report.verdict == "pass":
+        _verdict(console, report, f" ({words.gpu_line(report.facts)}; {report.patient.python})")
         return stream.getvalue()
     console.print(Text(words.stack_line(report)))
     _verdict(console, report)
-    if not quiet:
-        _preamble(console, report)
-    for check, finding in words.findings(report):
-        if finding.severity != "note":
-            _finding(console, check, finding)
-    notes = report.count("note")
-    if notes and not quiet:
+    _preamble(console, report)
+    serious = [pair for pair in words.findings(report) if pair[1].severity != "note"]
+    for check, finding in serious:
+        _finding(console, check, finding)
+    # --quiet leaves notes out, unless they are why the run failed.
+    if not quiet or (report.exit_code == 1 and not serious):
         for check in report.checks:
             _notes(console, check, verbose)
     _checks(console, report, quiet)
-    if verbose and not quiet:
+    if verbose:
         _details(console, report)
-    elif notes and not quiet:
-        console.print(Text("\n--verbose shows every proof, fact and fix.", style="dim"))
+    elif not quiet:
+        _hints(console, report)
     return "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
 
 
-def _verdict(console: Console, report: Report) -> None:
-    word, style = _VERDICTS[report.verdict]
-    console.print(Text.assemble((word, style), f": {words.counts(report)}"))
+def _verdict(console: Console, report: Report, rest: str = "") -> None:
+    line = Text(words.verdict_line(report) + rest)
+    line.stylize(_VERDICTS[report.verdict], 0, len(report.verdict))
+    console.print(line, soft_wrap=bool(rest))
 
 
 def _preamble(console: Console, report: Report) -> None:
     patient = report.patient
     if patient.version is None:
-        console.print(
-            Text(f"The patient could not be examined: {report.facts.python.reason}.", style="bold red")
-        )
+        lost = f"The patient could not be examined: {report.facts.python.reason}."
+        console.print(Text(lost, style="bold red"))
     else:
-        console.print(Text(f"Patient: {patient.python} (by {patient.chosen_by})", style="dim"))
+        console.print(Text(f"Patient: {patient.python} (by {patient.chosen_by})"))
     sentence = words.gpu_sentence(report.facts)
     if sentence:
-        console.print(Text(sentence, style="dim"))
+        console.print(Text(sentence))
+    if report.exit_code == INTERRUPTED:
+        console.print(Text("Interrupted: what was not reached is not-run.", style="bold"))
 
 
 def _finding(console: Console, check: CheckResult, finding: Finding) -> None:
@@ -109,15 +105,17 @@ def _notes(console: Console, check: CheckResult, verbose: bool) -> None:
     console.print()
     console.print(Text.assemble(("note", _STYLES["note"]), f" {check.name}"))
     for finding in notes:
-        _indented(console, f"- {finding.message}", hanging=2)
+        _indented(console, finding.message, hanging=2)
         if verbose:
             _labelled(console, "proof", words.proof_line(finding))
-            for fix in finding.fixes:
-                _fix(console, fix)
+    # One remedy for all of them is said once.
     shared = {finding.fixes[:1] for finding in notes}
-    if not verbose and len(shared) == 1:  # one remedy for all of them is worth a line
-        for fix in shared.pop():
-            _fix(console, fix)
+    if verbose:
+        fixes = list(dict.fromkeys(fix for finding in notes for fix in finding.fixes))
+    else:
+        fixes = list(shared.pop()) if len(shared) == 1 else []
+    for fix in fixes:
+        _fix(console, fix)
 
 
 def _checks(console: Console, report: Report, quiet: bool) -> None:
@@ -126,10 +124,14 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
         console.print()
     for check in shown:
         word, style = _OUTCOMES[check.outcome]
-        why = check.reason or "; ".join(map(_trial_words, check.trials))
+        if check.outcome == "pass" and check.findings:
+            word, style = "note", "cyan"
         console.print(Text.assemble((f"{word:<6}", style), check.name))
-        if why:
-            _indented(console, why, hanging=4, style="dim")
+        why = check.reason
+        if why is None and check.outcome == "pass":
+            why = "; ".join(map(_trial_words, check.trials))
+        if why and why != report.facts.python.reason:  # said once, above
+            _indented(console, why, hanging=2)
 
 
 def _trial_words(trial: TrialResult) -> str:
@@ -141,21 +143,30 @@ def _trial_words(trial: TrialResult) -> str:
     return f"{said} ({trial.reason})" if spoke and trial.reason else said
 
 
+def _hints(console: Console, report: Report) -> None:
+    spoke = [check.name for check in report.checks if check.findings]
+    if spoke:
+        console.print()
+        line = f"llm-doctor explain {spoke[0]} says why; --verbose shows every proof, fact and fix."
+        console.print(Text(line, style="dim"))
+
+
 def _details(console: Console, report: Report) -> None:
-    console.print(Text("\nTrials", style="bold"))
-    for check in report.checks:
-        for trial in check.trials:
-            console.print(Text(f"{trial.name} on {trial.device}: {trial.status}, {trial.seconds:.2f} s"))
-            if trial.reason:
-                _indented(console, trial.reason)
-            for case in trial.cases:
-                _indented(console, words.case_line(case))
+    trials = [trial for check in report.checks for trial in check.trials]
+    if trials:
+        console.print(Text("\nTrials", style="bold"))
+    for trial in trials:
+        console.print(Text(f"{trial.name} on {trial.device}: {trial.status}, {trial.seconds:.2f} s"))
+        if trial.reason:
+            _indented(console, trial.reason)
+        for case in trial.cases:
+            _indented(console, words.case_line(case), hanging=2)
     console.print(Text("\nFacts", style="bold"))
     for name, fact in msgspec.to_builtins(report.facts).items():
         console.print(Text(f"{name}  ({fact['source']}, {fact['seconds']:.2f} s)"))
         if fact["status"] == "ok":
-            for key, value in fact["value"].items():
-                _indented(console, f"{key}: {words.plain(value)}")
+            for line in words.shown(fact["value"]):
+                _indented(console, line, hanging=2)
         else:
             _indented(console, f"unavailable: {fact['reason']}")
     if report.answers:
@@ -165,8 +176,8 @@ def _details(console: Console, report: Report) -> None:
         if answer.status != "ok":
             _indented(console, f"unavailable: {answer.reason}")
         elif isinstance(answer.value, dict):
-            for key, value in answer.value.items():
-                _indented(console, f"{key}: {words.plain(value)}")
+            for line in "\n".join(words.shown(answer.value)).splitlines():
+                console.print(Text(f"  {line}"), soft_wrap=True)  # a program's own table
 
 
 def _labelled(console: Console, label: str, text: str) -> None:
@@ -175,7 +186,10 @@ def _labelled(console: Console, label: str, text: str) -> None:
 
 def _indented(console: Console, text: str, hanging: int = 0, style: str = "") -> None:
     """Two columns in; what wraps goes `hanging` columns further."""
-    lines = Text(text, style=style).wrap(console, max(10, console.width - 2 - hanging))
-    for number, line in enumerate(lines):
-        line.rstrip()
-        console.print(Padding(line, (0, 0, 0, 2 + (hanging if number else 0))))
+    for paragraph in text.split("\n"):
+        lines = Text(paragraph, style=style).wrap(console, max(10, console.width - 2 - hanging))
+        if len(paragraph) <= console.width - 2:
+            lines = Text(paragraph, style=style).wrap(console, console.width - 2)
+        for number, line in enumerate(lines):
+            line.rstrip()
+            console.print(Padding(line, (0, 0, 0, 2 + (hanging if number else 0))))

@@ -6,10 +6,8 @@ from typing import Any
 
 from llm_doctor.model import (
     SEVERITIES,
-    Accelerators,
     Arm,
     CheckResult,
-    Fact,
     Facts,
     Finding,
     Report,
@@ -53,41 +51,47 @@ def gpu_line(facts: Facts) -> str:
             name = gpu.name or "GPU that does not answer"
             names[name] = names.get(name, 0) + 1
         found += [f"{count} x {name}" for name, count in names.items()]
-    found += [f"{thing} (not examined yet)" for thing in foreign(facts.accelerators)]
-    if found:
-        return ", ".join(found)
-    return "no NVIDIA GPU"
+    elif _on_the_bus(facts, "NVIDIA"):
+        found.append("NVIDIA GPU without a working driver")
+    found += [f"{thing} (not examined yet)" for thing in foreign(facts)]
+    return ", ".join(found) or "no NVIDIA GPU"
 
 
-def foreign(fact: Fact[Accelerators]) -> list[str]:
+def foreign(facts: Facts) -> list[str]:
     """Accelerators of other vendors, each kind once with its number."""
     kinds: dict[str, int] = {}
-    for it in fact.value.accelerators if fact.value else ():
-        if it.vendor != "NVIDIA":
+    for it in facts.accelerators.value.accelerators if facts.accelerators.value else ():
+        hidden = it.vendor == "Microsoft" and facts.gpus.value is not None  # WSL: the same card again
+        if it.vendor != "NVIDIA" and not hidden:
             kinds[f"{it.vendor} {it.name}"] = kinds.get(f"{it.vendor} {it.name}", 0) + 1
     return [kind if count == 1 else f"{count} x {kind}" for kind, count in kinds.items()]
 
 
+def _on_the_bus(facts: Facts, vendor: str) -> list[str]:
+    seen = facts.accelerators.value.accelerators if facts.accelerators.value else ()
+    return [accelerator.seen_at for accelerator in seen if accelerator.vendor == vendor]
+
+
 def gpu_sentence(facts: Facts) -> str | None:
-    """Why the GPUs were not examined, in one sentence; None where they were."""
-    if facts.gpus.value is not None:
-        return None
-    nvidia = (
-        [a for a in facts.accelerators.value.accelerators if a.vendor == "NVIDIA"]
-        if facts.accelerators.value
-        else []
-    )
-    others = foreign(facts.accelerators)
-    if others:
-        return f"{', '.join(others)}: llm-doctor does not examine these yet; trials ran on the CPU."
-    if nvidia:
-        return f"An NVIDIA GPU is on this machine ({nvidia[0].seen_at}), but {facts.gpus.reason}."
-    return f"No GPU was examined: {facts.gpus.reason}."
+    """Why GPUs were not examined, in a sentence or two; None where all were."""
+    said = []
+    if facts.gpus.value is None:
+        nvidia = _on_the_bus(facts, "NVIDIA")
+        if nvidia:
+            said.append(f"An NVIDIA GPU is on this machine ({nvidia[0]}), but {facts.gpus.reason}.")
+        elif not foreign(facts):
+            said.append(f"No GPU was examined: {facts.gpus.reason}.")
+    if foreign(facts):
+        said.append(f"{', '.join(foreign(facts))}: llm-doctor does not examine these yet.")
+    return " ".join(said) or None
 
 
 def verdict_line(report: Report) -> str:
-    """`FAIL: 1 error, ...`."""
-    return f"{report.verdict.upper()}: {counts(report)}"
+    """`FAIL: 1 error, ...`; a pass in which nothing was tried says so."""
+    word = report.verdict.upper()
+    if report.verdict == "pass" and all(check.outcome != "pass" for check in report.checks):
+        word += ", but nothing could be tried"
+    return f"{word}: {counts(report)}"
 
 
 def counts(report: Report) -> str:
@@ -121,16 +125,17 @@ def proof_line(finding: Finding) -> str:
     """The proof in one line."""
     proof = finding.proof
     if proof is None:
-        return {"certain": "read on this machine", "proven": "seen on this machine"}.get(
-            finding.confidence, "not tried"
-        )
+        known = {"certain": "read from the machine, not tried", "proven": "seen to happen"}
+        return known.get(finding.confidence, "not tried")
     case = proof.case
     if case is None or case.broken is None or case.broken.error is None:
-        return f"{proof.status} by {proof.trial}"
+        return f"{proof.status} by the trial {proof.trial}"
+    error = one_line(case.broken.error)  # last in its line: it may end in anything
     if case.status == "reproduced":
-        # The error last: it may end in anything.
-        return f"reproduced by {proof.trial}, which passes with the fix: {one_line(case.broken.error)}"
-    return f"{proof.status} by {proof.trial}: {case.reason}: {one_line(case.broken.error)}"
+        return f"the trial {proof.trial} fails here, and passes with the fix: {error}"
+    if case.fixed is None:
+        return f"the trial {proof.trial} fails here (no fix could be tried on this machine): {error}"
+    return f"{proof.status} by the trial {proof.trial} ({case.reason}): {error}"
 
 
 def one_line(text: str | None, limit: int = 200) -> str:
@@ -155,12 +160,20 @@ def arm_words(arm: Arm) -> str:
     return arm.outcome
 
 
+def shown(value: dict[str, Any]) -> list[str]:
+    """The fields of a fact that hold something, a line or more each."""
+    return [f"{key}: {plain(item)}" for key, item in value.items() if item is not None]
+
+
 def plain(value: Any) -> str:
     """A JSON value in words: `-` for nothing, one line for each entry of a list."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, dict):
-        return ", ".join(f"{key} {plain(item)}" for key, item in sorted(value.items()))
+        lists = any(isinstance(item, (list, tuple)) for item in value.values())
+        separator = "; " if lists else ", "
+        pairs = (f"{key} {plain(item)}" for key, item in sorted(value.items()) if item is not None)
+        return separator.join(pairs) or "none"
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, dict) for item in value):
             return "".join(f"\n- {plain(item)}" for item in value)

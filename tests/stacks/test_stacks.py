@@ -77,24 +77,36 @@ def test_the_real_mismatch_of_nvcc_and_torch(
     assert "DS_SKIP_CUDA_CHECK" not in str(finding["fixes"]), "it does not help across major versions"
 
 
-def test_another_toolkit_that_matches_is_tried_and_offered(tmp_path: Path) -> None:
-    """A toolkit of torch's version beside the chosen one: its export is the fix, seen to work."""
+@pytest.mark.parametrize("with_driver", [False, True])
+def test_other_toolkits_that_match_are_tried_and_offered(
+    with_driver: bool, compile_library: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Toolkits of torch's major version beside the chosen one: their exports are fixes, seen to work.
+
+    With a driver all arms share a lane: what one remedy sets must not reach the next broken arm."""
     homes = {}
-    for version in ("13.0", "10.2"):
+    for version in ("13.0", "10.2", "10.1"):
         homes[version] = tmp_path / f"cuda-{version}"
         nvcc = homes[version] / "bin" / "nvcc"
         nvcc.parent.mkdir(parents=True)
         nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.89'\n")
         nvcc.chmod(0o755)
-    environment = {"CUDA_HOME": str(homes["13.0"]), "CONDA_PREFIX": str(homes["10.2"])}
+    environment = {
+        "CUDA_HOME": str(homes["13.0"]),
+        "CONDA_PREFIX": str(homes["10.2"]),
+        "CUDA_PATH": str(homes["10.1"]),
+        "DS_SKIP_CUDA_CHECK": "1",  # hides it from DeepSpeed, and must not hide it from us
+    }
+    if with_driver:
+        environment["LD_LIBRARY_PATH"] = str(compile_library("counting_libcuda.c", "libcuda.so.1"))
     arguments = ("run", "--format", "json", "--no-redact", "--only", "cuda-toolkit-mismatch")
     report = report_of(run_doctor(*arguments, "--python", STACK, env=environment))
     findings = check_of(report, "cuda-toolkit-mismatch")["findings"]
     (mismatch,) = [finding for finding in findings if finding["severity"] == "error"]
     assert mismatch["proof"]["status"] == "reproduced" and mismatch["confidence"] == "proven"
     assert mismatch["proof"]["case"]["fixed"]["measured"]["toolkit"] == "10.2"
-    assert mismatch["fixes"][0]["preview"] == f"export CUDA_HOME={homes['10.2']}"
-    assert mismatch["fixes"][0]["verified"] is True
+    offered = [(fix["preview"], fix["verified"]) for fix in mismatch["fixes"][:2]]
+    assert offered == [(f"export CUDA_HOME={homes[version]}", True) for version in ("10.2", "10.1")]
 
 
 def test_real_libraries_initialise_cuda_in_lanes_alone(

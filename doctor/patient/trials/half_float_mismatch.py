@@ -1,6 +1,7 @@
-"""A float16 tensor meets a float32 one: in a linear layer, in LoRA adapters, behind layer norms."""
+"""A float16 tensor meets a float32 one: in a linear layer, in LoRA adapters, in a prepared 8-bit model."""
 
 import contextlib
+import tempfile
 from typing import Any, Dict, List
 
 from llm_doctor.patient.arms import Failed, autocast, device, tiny_batch, tiny_llama
@@ -29,15 +30,12 @@ def _forward(combination: Dict[str, Any], match_dtypes: bool) -> Dict[str, Any]:
     import torch
 
     where = device()
-    prepare = {
+    situation = {
         "fp16-weights-fp32-input": _linear,
         "fp32-adapters-fp16-base": _adapters,
-        "fp32-norms-after-prepare": _norms,
+        "fp32-norms-after-prepare": _prepared,
     }[combination["situation"]]
-    forward, dtypes = prepare(where, match_dtypes)
-    mixed = len(dtypes) > 1
-    if mixed is match_dtypes:
-        raise RuntimeError("the situation could not be made: dtypes are %s" % sorted(dtypes))
+    forward, dtypes = situation(where, match_dtypes)
     measured: Dict[str, Any] = {"dtypes": sorted(dtypes)}
     with contextlib.ExitStack() as stack:
         if combination["autocast"]:
@@ -73,20 +71,37 @@ def _adapters(where: str, match_dtypes: bool) -> Any:
     return lambda: model(**tiny_batch(where)).logits, _parameter_dtypes(model)
 
 
-def _norms(where: str, match_dtypes: bool) -> Any:
-    # The prepare call casts whatever is not quantised to float32. Called here on the layer norms
-    # alone: the float16 linear layers stand for those that it leaves alone in a quantised model.
+def _prepared(where: str, match_dtypes: bool) -> Any:
+    # The real thing: loaded in 8 bits with the rest in float16, then prepared as QLoRA scripts do.
     import peft
     import torch
 
     prepare = getattr(peft, "prepare_model_for_kbit_training", None)
     prepare = prepare or peft.prepare_model_for_int8_training
-    model = tiny_llama().to(where).half()
-    norms = torch.nn.ModuleList(m for n, m in model.named_modules() if n.endswith("norm"))
-    prepare(norms, use_gradient_checkpointing=False)
+    model = _loaded_in_8_bits(where)
+    prepare(model, use_gradient_checkpointing=False)
     if match_dtypes:
-        norms.half()
+        for parameter in model.parameters():
+            if parameter.dtype == torch.float32:
+                parameter.data = parameter.data.half()
     return lambda: model(**tiny_batch(where)).logits, _parameter_dtypes(model)
+
+
+def _loaded_in_8_bits(where: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig, LlamaForCausalLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_llama().half().save_pretrained(folder)
+        model = LlamaForCausalLM.from_pretrained(
+            folder,
+            quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+            device_map={"": where},
+            torch_dtype=torch.float16,
+        )
+    if not any(parameter.dtype == torch.int8 for parameter in model.parameters()):
+        raise RuntimeError("nothing was quantised on this device, so there is nothing to mix")
+    return model
 
 
 def _parameter_dtypes(model: Any) -> Any:

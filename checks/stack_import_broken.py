@@ -1,0 +1,141 @@
+"""A package of the stack is installed and cannot be imported."""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Question,
+    Suspicion,
+    Symptom,
+    facts_of,
+)
+from llm_doctor.host import PATIENT_CODE
+from llm_doctor.model import Answer, Finding, Packages, Subject
+
+STACK = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "deepspeed")
+IMPORTS = {
+    package: Question(
+        name=f"import-{package}", imports=(package,), file=str(PATIENT_CODE / "questions" / "imported.py")
+    )
+    for package in STACK
+}
+
+
+class StackImportBroken(Check):
+    """A package of the stack is installed and cannot be imported.
+
+    ## What it finds
+
+    Whether each of torch, transformers, accelerate, peft, bitsandbytes and deepspeed that is installed can be
+    imported by the patient. A torch that cannot is an error, another package a warning: not every job
+    uses it.
+
+    ## Why it breaks
+
+    A shared library is missing or of another version, two packages want different versions of a third, a file
+    was lost on the way to the node. The job dies on its first line, after it has waited for its turn.
+
+    ## How it is proven
+
+    By importing it, inside the patient, in a process that may crash or hang.
+
+    ## Fix
+
+    The error names what is missing. Reinstalling the named package in the same environment mends a lost file;
+    `pip check` names versions that do not fit.
+
+    ## References
+
+    - https://github.com/deepspeedai/DeepSpeed/issues/7452 (import fails where nvcc is missing)
+    - https://pip.pypa.io/en/stable/cli/pip_check/
+    """
+
+    name = "stack-import-broken"
+    topic = "package-conflict"
+    severity = "error"
+    since = "0.1.0"
+    needs = (Packages,)
+    questions = tuple(IMPORTS.values())
+    url = "https://pip.pypa.io/en/stable/cli/pip_check/"
+    symptoms = (
+        Symptom(
+            pattern=r"ImportError: \S+: cannot open shared object file",
+            example="ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
+            counter_example="FileNotFoundError: config.json: No such file or directory",
+        ),
+        Symptom(
+            pattern=r"ImportError: \S+: undefined symbol: \S+",
+            example="ImportError: flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
+            counter_example="ld: warning: undefined symbol in an archive that is not used",
+        ),
+    )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """One finding for each package whose import did not end well."""
+        asked = {package: case.answers.get(question.name) for package, question in IMPORTS.items()}
+        tried = {package: answer for package, answer in asked.items() if answer is not None}
+        if not tried:
+            raise CannotTell("no package of the stack was imported")
+        for package, answer in tried.items():
+            if answer.status == "unavailable" and (answer.reason or "").startswith("import "):
+                error = (answer.reason or "").partition(": ")[2]
+                yield Suspicion(
+                    Finding(
+                        severity="error" if package == "torch" else "warning",
+                        confidence="proven",
+                        message=f"{package} {case.fact(Packages).installed.get(package, '')} cannot be"
+                        f" imported: {error.splitlines()[0]}",
+                        subject=Subject(kind="package", package=package),
+                        evidence={"error": error},
+                    )
+                )
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    stack = facts_of(Packages(installed={"torch": "2.9.0", "bitsandbytes": "0.45.0"}, modules={}))
+    well = Answer(status="ok", source="example", seconds=0.0, value={"imported": True})
+
+    def broken(reason: str) -> Answer:
+        return Answer(status="unavailable", source="example", seconds=0.0, reason=reason)
+
+    yield Example(
+        title="what is installed can be imported",
+        kind="healthy",
+        case=Case(facts=stack, answers={"import-torch": well, "import-bitsandbytes": well}),
+        outcome="pass",
+    )
+    yield Example(
+        title="a library is missing, and another package crashes the interpreter",
+        kind="sick",
+        case=Case(
+            facts=stack,
+            answers={
+                "import-torch": broken("import torch: OSError: libcudart.so.12: cannot open shared object"),
+                "import-bitsandbytes": broken("import bitsandbytes: signal SIGSEGV"),
+            },
+        ),
+        outcome="findings",
+        says=(
+            "error: torch 2.9.0 cannot be imported: OSError: libcudart.so.12: cannot open shared object",
+            "warning: bitsandbytes 0.45.0 cannot be imported: signal SIGSEGV",
+        ),
+    )
+    yield Example(
+        title="nothing was imported",
+        kind="cannot-tell",
+        case=Case(facts=stack),
+        outcome="skipped",
+        reason="no package of the stack was imported",
+    )
