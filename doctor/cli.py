@@ -218,8 +218,10 @@ def explain(name: str) -> None:
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
+        from rich.theme import Theme
 
-        Console().print(Markdown(documentation))
+        # Rich prints inline code on black, which no light terminal is.
+        Console(theme=Theme({"markdown.code": "bold"})).print(Markdown(documentation))
     else:
         _emit(documentation)
 
