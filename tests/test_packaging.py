@@ -6,7 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_doctor
@@ -90,9 +89,3 @@ def test_links_between_our_files_lead_somewhere(file: str) -> None:
 def test_the_help_in_the_readme_is_the_programs() -> None:
     block = re.search(r"```\n(Usage: llm-doctor run .*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block is not None and block.group(1) == run_doctor("run", "--help").stdout
-
-
-def test_this_copy_is_the_one_under_test() -> None:
-    import llm_doctor
-
-    assert Path(llm_doctor.__file__).resolve().name == "__init__.py"

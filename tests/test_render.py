@@ -141,10 +141,10 @@ def report(**changes: Any) -> Report:
 def test_the_text_at_80_columns() -> None:
     assert text.render(report(), width=80, color=False) == (
         """\
-8 x NVIDIA H100, Ubuntu 24.04 LTS in docker, Python 3.11.7, torch 2.9.0+cu128
-(CUDA 12.8), peft 0.9.0, deepspeed 0.19.8
+8 x NVIDIA H100, torch 2.9.0+cu128, peft 0.9.0, deepspeed 0.19.8
 FAIL: 1 error, 0 warnings, 1 note; 1 passed, 1 skipped; 4.1 s
 Patient: ~/env/bin/python (by VIRTUAL_ENV)
+Also: Python 3.11.7, Ubuntu 24.04 LTS in docker
 
 error cuda-toolkit-mismatch
   nvcc is CUDA 13.0 (/usr/local/cuda/bin/nvcc) but torch 2.9.0+cu128 was built
@@ -205,6 +205,32 @@ def test_another_vendors_gpu_is_named_and_never_called_no_gpu() -> None:
         assert "8 x AMD GPU (not examined yet)" in shown
         assert "does not examine these yet" in " ".join(shown.split())
         assert "no NVIDIA GPU" not in shown and "No GPU" not in shown
+
+
+def test_a_card_without_a_driver_is_named_beside_another_vendors() -> None:
+    no_driver = Fact[Gpus](status="unavailable", source="NVML", seconds=0, reason="no NVIDIA driver")
+    seen = Accelerators(
+        accelerators=(
+            Accelerator(vendor="Intel", name="GPU", seen_at="/sys/a"),
+            Accelerator(vendor="NVIDIA", name="GPU", seen_at="/sys/b"),
+        )
+    )
+    bus = Fact[Accelerators](status="ok", source="/sys", seconds=0, value=seen)
+    facts = msgspec.structs.replace(report().facts, gpus=no_driver, accelerators=bus)
+    shown = " ".join(text.render(report(facts=facts), width=80, color=False).split())
+    assert shown.startswith("NVIDIA GPU without a working driver, Intel GPU (not examined yet)")
+    assert "An NVIDIA GPU is on this machine (/sys/b), but no NVIDIA driver." in shown
+    assert "no NVIDIA GPU" not in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_first_line_is_the_machine_and_the_second_the_verdict(width: int) -> None:
+    many = dict.fromkeys(("transformers", "peft", "deepspeed", "bitsandbytes", "accelerate"), "10.20.30")
+    packages = Fact[Packages](status="ok", source="x", seconds=0, value=Packages(installed=many, modules={}))
+    facts = msgspec.structs.replace(report().facts, packages=packages)
+    lines = text.render(report(facts=facts), width=width, color=False).splitlines()
+    assert lines[0].startswith("8 x NVIDIA H100, torch") and lines[1].startswith("FAIL: 1 error")
+    assert all(f"{name} 10.20.30" in " ".join(lines) for name in many)
 
 
 def test_a_patient_that_could_not_be_examined_is_said_first() -> None:

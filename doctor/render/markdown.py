@@ -17,13 +17,14 @@ def render(report: Report) -> str:
         f"### llm-doctor {report.doctor.version}: {report.verdict.upper()}",
         _text(words.counts(report)),
         "",
-        _text(words.stack_line(report)),
+        _text(", ".join([*words.stack(report), words.system(report.facts)])),
         "",
     ]
     if patient.version is None:
         parts.append(_text(f"The patient could not be examined: {report.facts.python.reason}."))
     else:
-        parts.append(f"Patient: {_code(patient.python)} (by {_text(patient.chosen_by)}), {report.started}.")
+        python = f"Patient: {_code(patient.python)}, Python {_text(patient.version)}"
+        parts.append(f"{python} (by {_text(patient.chosen_by)}); {report.started}.")
     sentence = words.gpu_sentence(report.facts)
     if sentence:
         parts += ["", _text(sentence)]

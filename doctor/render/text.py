@@ -40,9 +40,10 @@ def render(report: Report, *, width: int, color: bool, verbose: bool = False, qu
     if quiet and report.exit_code == 0 and report.verdict == "pass":
         _verdict(console, report, f" ({words.gpu_line(report.facts)}; {report.patient.python})")
         return stream.getvalue()
-    console.print(Text(words.stack_line(report)))
+    first_line, rest = words.fitting(words.stack(report), console.width)
+    console.print(Text(first_line))
     _verdict(console, report)
-    _preamble(console, report)
+    _preamble(console, report, rest)
     serious = [pair for pair in words.findings(report) if pair[1].severity != "note"]
     for check, finding in serious:
         _finding(console, check, finding)
@@ -64,13 +65,15 @@ def _verdict(console: Console, report: Report, rest: str = "") -> None:
     console.print(line, soft_wrap=bool(rest))
 
 
-def _preamble(console: Console, report: Report) -> None:
+def _preamble(console: Console, report: Report, rest: list[str]) -> None:
     patient = report.patient
     if patient.version is None:
         lost = f"The patient could not be examined: {report.facts.python.reason}."
         console.print(Text(lost, style="bold red"))
     else:
         console.print(Text(f"Patient: {patient.python} (by {patient.chosen_by})"))
+        also = [*rest, f"Python {patient.version}", words.system(report.facts)]
+        console.print(Text(f"Also: {', '.join(also)}"))
     sentence = words.gpu_sentence(report.facts)
     if sentence:
         console.print(Text(sentence))

@@ -14,32 +14,36 @@ from llm_doctor.model import (
     TrialCase,
 )
 
-_STACK = ("transformers", "peft", "accelerate", "bitsandbytes", "deepspeed")
+_STACK = ("transformers", "peft", "deepspeed", "bitsandbytes", "accelerate")
 
 
-def stack_line(report: Report) -> str:
-    """What this machine and stack are, in one line."""
+def stack(report: Report) -> list[str]:
+    """What this machine and its stack are, the most telling first."""
     facts = report.facts
-    parts = [machine(facts)]
-    if facts.python.value is not None:
-        parts.append(f"Python {facts.python.value.version}")
-    if facts.torch_build.value is not None:
-        build = facts.torch_build.value
-        parts.append(f"torch {build.version}" + (f" (CUDA {build.cuda})" if build.cuda else ""))
+    parts = [gpu_line(facts)]
+    build = facts.torch_build.value
+    if build is not None:
+        tells = build.cuda is None or "+cu" in build.version
+        parts.append(f"torch {build.version}" + ("" if tells else f" (CUDA {build.cuda})"))
     installed = facts.packages.value.installed if facts.packages.value else {}
-    parts += [f"{name} {installed[name]}" for name in _STACK if name in installed]
-    return ", ".join(parts)
+    return parts + [f"{name} {installed[name]}" for name in _STACK if name in installed]
 
 
-def machine(facts: Facts) -> str:
-    """The accelerators and the operating system."""
-    system = facts.system.value
-    where = system.os if system else "unknown system"
-    if system and system.container:
-        where += f" in {system.container}"
-    if system and system.wsl:
-        where += f" (WSL {system.wsl})"
-    return f"{gpu_line(facts)}, {where}"
+def fitting(parts: list[str], width: int) -> tuple[str, list[str]]:
+    """As many of the parts as fit a line, the first whatever its width, and the rest."""
+    count = 1
+    while count < len(parts) and len(", ".join(parts[: count + 1])) <= width:
+        count += 1
+    return ", ".join(parts[:count]), parts[count:]
+
+
+def system(facts: Facts) -> str:
+    """The operating system, and what it runs in."""
+    it = facts.system.value
+    if it is None:
+        return "unknown system"
+    inside = f" in {it.container}" if it.container else ""
+    return f"{it.os}{inside}" + (f" (WSL {it.wsl})" if it.wsl else "")
 
 
 def gpu_line(facts: Facts) -> str:
