@@ -370,7 +370,10 @@ class Worker:
                 track.lane = None
         for pid, (parent, _, _) in _processes().items():
             if parent == os.getpid():  # orphans come to us: see PR_SET_CHILD_SUBREAPER
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:
+                    pass
 
     def end(self) -> None:
         """Ends the worker: the doctor asks for it, or is gone."""
@@ -382,6 +385,10 @@ class Worker:
 
     def _tracks(self) -> List[Track]:
         return [*self._lanes_by_job, *self._lanes_by_gpu.values()]
+
+    def _one_lane_a_job(self) -> bool:
+        """A fork of this process costs nothing; a lane that imports for itself is kept."""
+        return self._fork and not self._driver
 
     def _queue(self, jobs: List[Dict[str, Any]]) -> None:
         if self._driver:
@@ -466,7 +473,7 @@ class Worker:
             if name not in sys.modules and name.partition(".")[0] in IMPORTED_LATE
         ]
         self._late_imports = []
-        if self._driver or not self._fork or not late:
+        if not self._one_lane_a_job() or not late:
             return 0.0
         for name in late:
             _import(name)
@@ -499,7 +506,7 @@ class Worker:
                 self._late_imports += message.pop("late_imports", [])
                 self.emit(event="finished", **message)
                 lane.job = None
-                if not self._driver or message.get("poisoned"):
+                if self._one_lane_a_job() or message.get("poisoned"):
                     lane.end()
                     track.lane = None
                     return
