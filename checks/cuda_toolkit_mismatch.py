@@ -213,6 +213,9 @@ def _mismatch(
         f"nvcc is CUDA {chosen.version} ({chosen.nvcc}) but torch {torch.version} was built for"
         f" CUDA {torch.cuda}: {_consequence(deepspeed, other_major)}"
     )
+    reported = _ds_report_versions(case)
+    if reported == {"nvcc version": chosen.version, "torch cuda version": _minor(torch.cuda)}:
+        message += " (ds_report reads the same versions)"
     # torch refuses a foreign major in every build; a minor breaks only what DeepSpeed's rule stops.
     blocked = deepspeed is not None and (other_major or deepspeed.when_jit == "raises")
     return Finding(
@@ -226,7 +229,7 @@ def _mismatch(
             "torch_cuda": torch.cuda,
             "other_major": other_major,
             "deepspeed": deepspeed.version if deepspeed else None,
-            "ds_report": _ds_report_versions(case),
+            "ds_report": reported,
         },
         fixes=tuple(_remedies(torch, chosen, deepspeed, case, kits)),
     )

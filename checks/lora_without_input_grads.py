@@ -177,6 +177,22 @@ def _examples() -> Iterator[Example]:
         says=("note: LoRA, reentrant checkpointing after get_peft_model(): backward raises",),
     )
     yield Example(
+        title="a stack that fails in both orders: one finding each",
+        kind="sick",
+        case=Case(facts=facts_of(stack)),
+        trials=(
+            result(
+                case(Arm(outcome="raised", error=error), "before-wrapping", None),
+                case(Arm(outcome="raised", error=error), "after-wrapping", None),
+            ),
+        ),
+        outcome="pass",
+        says=(
+            "note: LoRA, checkpointing before get_peft_model(): backward raises",
+            "note: LoRA, checkpointing after get_peft_model(): backward raises",
+        ),
+    )
+    yield Example(
         title="the silent case: a trainable head keeps the loss differentiable",
         kind="sick",
         case=Case(facts=facts_of(stack)),

@@ -287,6 +287,12 @@ def test_the_ticket_renders_with_its_parts() -> None:
     assert "model.enable_input_require_grads()" in html
 
 
+def test_a_pipe_in_a_value_loses_nothing_of_its_cell() -> None:
+    skipped = msgspec.structs.replace(report().checks[1], reason="a|b|c <d> *e*")
+    html = markdown_text(markdown.render(report(checks=(skipped,))))
+    assert "<td>a|b|c &lt;d&gt; *e*</td>" in html
+
+
 def test_a_mention_is_no_mention() -> None:
     finding = msgspec.structs.replace(report().checks[0].findings[0], message="ask @torvalds about #1")
     checks = (msgspec.structs.replace(report().checks[0], findings=(finding,)),)

@@ -271,7 +271,8 @@ def test_closed_streams_end_without_a_traceback(tmp_path: Path) -> None:
     assert log.read_text() == "llm-doctor: standard output could not be written: it is closed\n"
     command = f"{sys.executable} -m llm_doctor run --output {tmp_path / 'r.json'} <&- >&- 2>&-"
     done = subprocess.run(["sh", "-c", command], env=NEUTRAL, timeout=120)
-    assert done.returncode == json.loads((tmp_path / "r.json").read_text())["exit_code"]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert done.returncode == report["exit_code"] and report["patient"]["version"] is not None
 
 
 def test_an_ascii_terminal_gets_a_report() -> None:

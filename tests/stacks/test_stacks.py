@@ -74,6 +74,8 @@ def test_the_real_mismatch_of_nvcc_and_torch(
     said = f"Installed CUDA version {toolkit} does not match the version torch was compiled with 10.2"
     assert said in finding["proof"]["case"]["broken"]["error"]
     assert f"nvcc version ..................... {toolkit}" in report["answers"]["ds-report"]["value"]["text"]
+    assert finding["evidence"]["ds_report"] == {"nvcc version": toolkit, "torch cuda version": "10.2"}
+    assert finding["message"].endswith("(ds_report reads the same versions)")
     assert "DS_SKIP_CUDA_CHECK" not in str(finding["fixes"]), "it does not help across major versions"
 
 
