@@ -18,13 +18,15 @@ from llm_doctor.check import (
     Symptom,
     Trial,
     TrialRequest,
-    facts_of,
+    cannot_tell,
+    case_of,
+    healthy,
     reproduced,
+    sick,
     symptom_shown,
 )
 from llm_doctor.fixes import environment, packages
 from llm_doctor.model import (
-    Answer,
     Arm,
     BuildRule,
     CudaToolkits,
@@ -190,12 +192,10 @@ class CudaToolkitMismatch(Check):
 def accepts(deepspeed: DeepSpeedBuild | None, toolkit: str, torch_cuda: str) -> bool:
     """Whether a build with this toolkit passes: DeepSpeed's rule, or torch's own without DeepSpeed."""
     torch_cuda = _minor(torch_cuda)
-    if toolkit == torch_cuda:
-        return True
     if deepspeed is None:  # torch/utils/cpp_extension.py: another major raises, another minor warns
         return _major(toolkit) == _major(torch_cuda)
     row = deepspeed.accepted_minors.get(_major(toolkit), ())
-    return toolkit in row and torch_cuda in row
+    return toolkit == torch_cuda or (toolkit in row and torch_cuda in row)
 
 
 def _mismatch(
@@ -238,26 +238,17 @@ def _mismatch(
 def _consequence(deepspeed: DeepSpeedBuild | None, other_major: bool) -> str:
     if deepspeed is None:
         return "torch refuses every CUDA extension that pip builds"
-    said = _DEEPSPEED_SAYS[deepspeed.when_precompiled, deepspeed.when_jit].format(deepspeed.version)
+    rules: dict[BuildRule, str] = {
+        "raises": "refuses to {} its operators",
+        "builds-for-cpu": "silently builds its operators for the CPU alone",
+        "not-checked": "does not look",
+    }
+    early, late = deepspeed.when_precompiled, deepspeed.when_jit
+    said = rules[early].format("compile" if early == late else "pre-compile")
+    if late != early:
+        said += f" (at run time it {rules[late].format('compile')})"
+    said = f"DeepSpeed {deepspeed.version} {said}"
     return f"{said}, and torch refuses every other CUDA extension that pip builds" if other_major else said
-
-
-# By what happens when an operator is pre-compiled, and when it is compiled at run time.
-_DEEPSPEED_SAYS: dict[tuple[BuildRule, BuildRule], str] = {
-    ("raises", "raises"): "DeepSpeed {} refuses to compile its operators",
-    ("raises", "not-checked"): "DeepSpeed {} refuses to pre-compile its operators (at run time it does not"
-    " look)",
-    ("raises", "builds-for-cpu"): "DeepSpeed {} refuses to pre-compile its operators, and at run time"
-    " silently builds them for the CPU alone",
-    ("builds-for-cpu", "raises"): "DeepSpeed {} silently pre-compiles its operators for the CPU alone, and"
-    " refuses to compile them at run time",
-    ("builds-for-cpu", "not-checked"): "DeepSpeed {} silently pre-compiles its operators for the CPU alone"
-    " (at run time it does not look)",
-    ("builds-for-cpu", "builds-for-cpu"): "DeepSpeed {} silently builds its operators for the CPU alone",
-    ("not-checked", "raises"): "DeepSpeed {} refuses to compile its operators at run time",
-    ("not-checked", "not-checked"): "DeepSpeed {} does not look, and may build operators that do not load",
-    ("not-checked", "builds-for-cpu"): "DeepSpeed {} silently builds its operators for the CPU alone",
-}
 
 
 def _remedies(
@@ -279,7 +270,7 @@ def _remedies(
         )
         if line is not None:
             yield line
-    yield _install_toolkit(torch.cuda)
+    yield packages.install_toolkit(_minor(torch.cuda))
     if _skip_helps(torch, chosen, deepspeed):
         yield environment.export(
             "let DeepSpeed build across these minor versions (hides the difference)",
@@ -298,7 +289,7 @@ def _runs_here(case: Case) -> Callable[[Version], bool]:
 
 
 def _matching(torch: TorchBuild, deepspeed: DeepSpeedBuild | None, kits: CudaToolkits) -> list[Toolkit]:
-    """The other toolkits that a build would accept, those equal to torch's CUDA first."""
+    """The other toolkits that a build would accept, those equal to torch's CUDA and whole ones first."""
     assert torch.cuda is not None
     wanted = _minor(torch.cuda)
     fitting = [
@@ -306,7 +297,7 @@ def _matching(torch: TorchBuild, deepspeed: DeepSpeedBuild | None, kits: CudaToo
         for kit in kits.toolkits
         if kit.version and kit.home != kits.chosen_home and accepts(deepspeed, kit.version, torch.cuda)
     ]
-    return sorted(fitting, key=lambda kit: (kit.version != wanted, kit.home))
+    return sorted(fitting, key=lambda kit: (kit.version != wanted, not kit.headers, kit.home))
 
 
 def _skip_helps(torch: TorchBuild, chosen: Toolkit, deepspeed: DeepSpeedBuild | None) -> bool:
@@ -430,18 +421,7 @@ def _cannot_compile(
         message=f"{missing}: DeepSpeed {version} cannot compile its operators (FusedAdam, CPUAdam); ZeRO"
         " itself works without",
         subject=Subject(kind="toolkit", path=kits.chosen_home),
-        fixes=tuple(use or [_install_toolkit(torch.cuda)]),
-    )
-
-
-def _install_toolkit(torch_cuda: str) -> Fix:
-    wanted = _minor(torch_cuda)
-    return Fix(
-        title=f"install the CUDA {wanted} toolkit and point CUDA_HOME at it",
-        kind="advice",
-        applicability="manual",
-        preview="# from https://developer.nvidia.com/cuda-toolkit-archive\n"
-        f"export CUDA_HOME=/usr/local/cuda-{wanted}",
+        fixes=tuple(use or [packages.install_toolkit(_minor(torch.cuda))]),
     )
 
 
@@ -555,209 +535,116 @@ def _examples() -> Iterator[Example]:
         )
         return TrialResult(name=ASSERTION.name, device="cpu", status=case.status, seconds=0.1, cases=(case,))
 
-    yield Example(
-        title="nvcc 12.8 and a torch built for CUDA 12.8",
-        kind="healthy",
-        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8"))),
-        outcome="pass",
+    raises = "Exception: Installed CUDA version {} does not match the version torch was compiled with"
+
+    yield healthy(
+        "nvcc 12.8 and a torch built for CUDA 12.8", case_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8"))
     )
-    yield Example(
-        title="another minor version that DeepSpeed 0.17.2 accepts, and its own assertion agrees",
-        kind="healthy",
-        case=Case(facts=facts_of(torch("2.9.0+cu126", "12.6"), toolkits("12.8"), deepspeed("0.17.2"))),
-        trials=(assertion(None, None),),
-        outcome="pass",
+    yield healthy(
+        "another minor version that DeepSpeed 0.17.2 accepts, and its own assertion agrees",
+        case_of(torch("2.9.0+cu126", "12.6"), toolkits("12.8"), deepspeed("0.17.2")),
+        assertion(None, None),
     )
-    yield Example(
-        title="the same pair with a DeepSpeed whose table ends at 12.3, on a machine that also has 12.6",
-        kind="sick",
-        case=Case(
-            facts=facts_of(
-                torch("2.9.0+cu126", "12.6"), toolkits("12.8", "12.6"), deepspeed("0.12.3", upto=3)
-            )
+    yield sick(
+        "the same pair with a DeepSpeed whose table ends at 12.3, on a machine that also has 12.6",
+        case_of(torch("2.9.0+cu126", "12.6"), toolkits("12.8", "12.6"), deepspeed("0.12.3", upto=3)),
+        "warning: nvcc is CUDA 12.8 (/usr/local/cuda-12.8/bin/nvcc) but torch 2.9.0+cu126 was built for CUDA"
+        " 12.6: DeepSpeed 0.12.3 refuses to pre-compile its operators (at run time it does not look)",
+        trials=(assertion({"CUDA_HOME": "/usr/local/cuda-12.6"}, raises.format("12.8")),),
+    )
+    yield sick(
+        "another major version, and a DeepSpeed that swallows its own refusal",
+        case_of(torch("2.0.1+cu118", "11.8"), toolkits("12.1"), deepspeed("0.9.5", "builds-for-cpu", 1)),
+        "error: nvcc is CUDA 12.1 (/usr/local/cuda-12.1/bin/nvcc) but torch 2.0.1+cu118 was built for CUDA"
+        " 11.8: DeepSpeed 0.9.5 silently builds its operators for the CPU alone, and torch refuses every"
+        " other CUDA extension that pip builds",
+        trials=(assertion(None, raises.format("12.1")),),
+    )
+    yield sick(
+        "another major version without DeepSpeed",
+        case_of(torch("2.9.0+cu128", "12.8"), toolkits("13.0")),
+        "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.9.0+cu128 was built for CUDA"
+        " 12.8: torch refuses every CUDA extension that pip builds",
+    )
+    yield sick(
+        "two minor versions of CUDA 13, which no DeepSpeed accepts yet",
+        case_of(torch("2.14.0+cu132", "13.2"), toolkits("13.0"), deepspeed("0.19.8")),
+        "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.14.0+cu132 was built for CUDA"
+        " 13.2: DeepSpeed 0.19.8 refuses to pre-compile its operators (at run time it does not look)",
+    )
+    yield sick(
+        "no toolkit, and DeepSpeed will want one",
+        case_of(torch("2.9.0+cu128", "12.8"), toolkits(), deepspeed("0.19.8")),
+        "warning: no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda):"
+        " DeepSpeed 0.19.8 cannot compile its operators (FusedAdam, CPUAdam); ZeRO itself works without",
+    )
+    yield sick(
+        "a CPU build of torch beside an NVIDIA driver",
+        case_of(
+            torch("2.13.0+cpu", None),
+            toolkits("13.0"),
+            Gpus(driver="580.95.05", driver_cuda="13.0", gpus=(Gpu(index=0, name="NVIDIA H200"),)),
         ),
-        trials=(
-            assertion(
-                {"CUDA_HOME": "/usr/local/cuda-12.6"},
-                "Exception: Installed CUDA version 12.8 does not match the version torch was compiled with",
+        "error: torch 2.13.0+cpu is a CPU build on a node with 1 NVIDIA GPU (NVIDIA H200): it cannot use"
+        " them",
+    )
+    yield sick(
+        "CUDA_HOME names one toolkit, PATH another, and torch was built for the first",
+        case_of(
+            torch("2.9.0+cu126", "12.6"),
+            msgspec.structs.replace(toolkits("12.6", "11.8"), home_on_path="/usr/local/cuda-11.8"),
+        ),
+        "warning: CUDA_HOME names CUDA 12.6 (/usr/local/cuda-12.6) but the nvcc on PATH is CUDA 11.8"
+        " (/usr/local/cuda-11.8/bin/nvcc): what calls nvcc by name builds for another version",
+    )
+    wrapper = Toolkit(home="/usr/local", nvcc="/usr/local/bin/nvcc", version="13.0", found_by=())
+    yield sick(
+        "a wrapper called nvcc outside of any toolkit",
+        case_of(
+            torch("2.9.0+cu130", "13.0"),
+            CudaToolkits(
+                chosen_home="/usr/local",
+                chosen_by="nvcc on PATH",
+                toolkits=(wrapper, *toolkits("13.0").toolkits),
             ),
         ),
-        outcome="findings",
-        says=(
-            "warning: nvcc is CUDA 12.8 (/usr/local/cuda-12.8/bin/nvcc) but torch 2.9.0+cu126 was built for"
-            " CUDA 12.6: DeepSpeed 0.12.3 refuses to pre-compile its operators (at run time it does not"
-            " look)",
-        ),
+        "warning: torch takes /usr/local for the CUDA toolkit (by nvcc on PATH), but there is no"
+        " cuda_runtime.h in it: C++ sources of an extension will not find CUDA's headers",
     )
-    yield Example(
-        title="another major version, and a DeepSpeed that swallows its own refusal",
-        kind="sick",
-        case=Case(
-            facts=facts_of(
-                torch("2.0.1+cu118", "11.8"), toolkits("12.1"), deepspeed("0.9.5", "builds-for-cpu", 1)
-            )
+    yield sick(
+        "ds_report says something else than was read",
+        case_of(
+            torch("2.9.0+cu128", "12.8"),
+            toolkits("12.8"),
+            ds_report={"text": "nvcc version ..................... 11.8", "crashed": None},
         ),
-        trials=(
-            assertion(
-                None,
-                "Exception: Installed CUDA version 12.1 does not match the version torch was compiled with",
-            ),
-        ),
-        outcome="findings",
-        says=(
-            "error: nvcc is CUDA 12.1 (/usr/local/cuda-12.1/bin/nvcc) but torch 2.0.1+cu118 was built for"
-            " CUDA 11.8: DeepSpeed 0.9.5 silently builds its operators for the CPU alone, and torch refuses"
-            " every other CUDA extension that pip builds",
-        ),
+        "warning: ds_report says nvcc version 11.8, but it was read as 12.8 without it: something in the"
+        " patient changes the answer",
     )
-    yield Example(
-        title="another major version without DeepSpeed",
-        kind="sick",
-        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("13.0"))),
-        outcome="findings",
-        says=(
-            "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.9.0+cu128 was built for"
-            " CUDA 12.8: torch refuses every CUDA extension that pip builds",
+    yield sick(
+        "ds_report crashes",
+        case_of(
+            torch("2.9.0+cu128", "12.8"),
+            toolkits("12.8"),
+            ds_report={"text": "", "crashed": "FileNotFoundError: '/usr/local/cuda/bin/nvcc'"},
         ),
+        "warning: ds_report crashes here: FileNotFoundError: '/usr/local/cuda/bin/nvcc'",
     )
-    yield Example(
-        title="no toolkit, and DeepSpeed will want one",
-        kind="sick",
-        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits(), deepspeed("0.19.8"))),
-        outcome="findings",
-        says=(
-            "warning: no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no"
-            " /usr/local/cuda): DeepSpeed 0.19.8 cannot compile its operators (FusedAdam, CPUAdam); ZeRO"
-            " itself works without",
-        ),
+    yield sick(
+        "the versions agree, and DeepSpeed's own assertion does not",
+        case_of(torch("2.9.0+cu126", "12.6"), toolkits("12.6"), deepspeed("0.17.2")),
+        "warning: nvcc 12.6 and torch's CUDA 12.6 may be mixed, and yet the trial deepspeed-cuda-assertion"
+        f" fails: {raises.format('11.0')}",
+        trials=(assertion(None, raises.format("11.0")),),
     )
-    yield Example(
-        title="a CPU build of torch beside an NVIDIA driver",
-        kind="sick",
-        case=Case(
-            facts=facts_of(
-                torch("2.13.0+cpu", None),
-                toolkits("13.0"),
-                Gpus(driver="580.95.05", driver_cuda="13.0", gpus=(Gpu(index=0, name="NVIDIA H200"),)),
-            )
-        ),
-        outcome="findings",
-        says=(
-            "error: torch 2.13.0+cpu is a CPU build on a node with 1 NVIDIA GPU (NVIDIA H200): it cannot"
-            " use them",
-        ),
+    yield cannot_tell(
+        "no toolkit, and nothing that needs one",
+        case_of(torch("2.9.0+cu128", "12.8"), toolkits()),
+        "no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda); nothing that"
+        " is installed was seen to need one",
     )
-    yield Example(
-        title="CUDA_HOME names one toolkit, PATH another, and torch was built for the first",
-        kind="sick",
-        case=Case(
-            facts=facts_of(
-                torch("2.9.0+cu126", "12.6"),
-                msgspec.structs.replace(toolkits("12.6", "11.8"), home_on_path="/usr/local/cuda-11.8"),
-            )
-        ),
-        outcome="findings",
-        says=(
-            "warning: CUDA_HOME names CUDA 12.6 (/usr/local/cuda-12.6) but the nvcc on PATH is CUDA 11.8"
-            " (/usr/local/cuda-11.8/bin/nvcc): what calls nvcc by name builds for another version",
-        ),
-    )
-    yield Example(
-        title="two minor versions of CUDA 13, which no DeepSpeed accepts yet",
-        kind="sick",
-        case=Case(facts=facts_of(torch("2.14.0+cu132", "13.2"), toolkits("13.0"), deepspeed("0.19.8"))),
-        outcome="findings",
-        says=(
-            "warning: nvcc is CUDA 13.0 (/usr/local/cuda-13.0/bin/nvcc) but torch 2.14.0+cu132 was built for"
-            " CUDA 13.2: DeepSpeed 0.19.8 refuses to pre-compile its operators (at run time it does not"
-            " look)",
-        ),
-    )
-    yield Example(
-        title="a wrapper called nvcc outside of any toolkit",
-        kind="sick",
-        case=Case(
-            facts=facts_of(
-                torch("2.9.0+cu130", "13.0"),
-                CudaToolkits(
-                    chosen_home="/usr/local",
-                    chosen_by="nvcc on PATH",
-                    toolkits=(
-                        Toolkit(home="/usr/local", nvcc="/usr/local/bin/nvcc", version="13.0", found_by=()),
-                        *toolkits("13.0").toolkits,
-                    ),
-                ),
-            )
-        ),
-        outcome="findings",
-        says=(
-            "warning: torch takes /usr/local for the CUDA toolkit (by nvcc on PATH), but there is no"
-            " cuda_runtime.h in it: C++ sources of an extension will not find CUDA's headers",
-        ),
-    )
-    yield Example(
-        title="ds_report says something else than was read",
-        kind="sick",
-        case=Case(
-            facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8")),
-            answers={
-                DS_REPORT.name: Answer(
-                    status="ok",
-                    source="example",
-                    seconds=1.0,
-                    value={"text": "nvcc version ..................... 11.8", "crashed": None},
-                )
-            },
-        ),
-        outcome="findings",
-        says=(
-            "warning: ds_report says nvcc version 11.8, but it was read as 12.8 without it: something in the"
-            " patient changes the answer",
-        ),
-    )
-    yield Example(
-        title="ds_report crashes",
-        kind="sick",
-        case=Case(
-            facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits("12.8")),
-            answers={
-                DS_REPORT.name: Answer(
-                    status="ok",
-                    source="example",
-                    seconds=1.0,
-                    value={"text": "", "crashed": "FileNotFoundError: '/usr/local/cuda/bin/nvcc'"},
-                )
-            },
-        ),
-        outcome="findings",
-        says=("warning: ds_report crashes here: FileNotFoundError: '/usr/local/cuda/bin/nvcc'",),
-    )
-    yield Example(
-        title="the versions agree, and DeepSpeed's own assertion does not",
-        kind="sick",
-        case=Case(facts=facts_of(torch("2.9.0+cu126", "12.6"), toolkits("12.6"), deepspeed("0.17.2"))),
-        trials=(
-            assertion(None, "Installed CUDA version 11.0 does not match the version torch was compiled with"),
-        ),
-        outcome="findings",
-        says=(
-            "warning: nvcc 12.6 and torch's CUDA 12.6 may be mixed, and yet the trial"
-            " deepspeed-cuda-assertion fails: Installed CUDA version 11.0 does not match the version torch"
-            " was compiled with",
-        ),
-    )
-    yield Example(
-        title="no toolkit, and nothing that needs one",
-        kind="cannot-tell",
-        case=Case(facts=facts_of(torch("2.9.0+cu128", "12.8"), toolkits())),
-        outcome="skipped",
-        reason="no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda);"
-        " nothing that is installed was seen to need one",
-    )
-    yield Example(
-        title="a CPU build of torch without a driver",
-        kind="cannot-tell",
-        case=Case(facts=facts_of(torch("2.13.0+cpu", None), toolkits("13.0"))),
-        outcome="skipped",
-        reason="torch 2.13.0+cpu is built for the CPU: it has no CUDA version to hold a toolkit against",
+    yield cannot_tell(
+        "a CPU build of torch without a driver",
+        case_of(torch("2.13.0+cpu", None), toolkits("13.0")),
+        "torch 2.13.0+cpu is built for the CPU: it has no CUDA version to hold a toolkit against",
     )

@@ -13,9 +13,12 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    facts_of,
+    cannot_tell,
+    case_of,
+    healthy,
     proven,
     reproduced,
+    sick,
     stack_risk,
 )
 from llm_doctor.model import (
@@ -186,31 +189,25 @@ def _examples() -> Iterator[Example]:
             fixed=passed,
         )
 
-    yield Example(
-        title="peft converts for its adapters here",
-        kind="healthy",
-        case=Case(facts=facts_of(stack)),
-        trials=(result(case("refuted", "fp32-adapters-fp16-base")),),
-        outcome="pass",
+    yield healthy(
+        "peft converts for its adapters here",
+        case_of(stack),
+        result(case("refuted", "fp32-adapters-fp16-base")),
     )
-    yield Example(
-        title="a float32 input raises outside autocast and runs under it",
-        kind="sick",
-        case=Case(facts=facts_of(stack)),
+    yield sick(
+        "a float32 input raises outside autocast and runs under it",
+        case_of(stack),
+        "note: float16 weights, float32 input: raises outside autocast",
         trials=(
             result(
                 case("reproduced", "fp16-weights-fp32-input"),
                 case("refuted", "fp16-weights-fp32-input", autocast=True),
             ),
         ),
-        outcome="pass",
-        says=("note: float16 weights, float32 input: raises outside autocast",),
     )
-    yield Example(
-        title="a CPU without float16 kernels",
-        kind="cannot-tell",
-        case=Case(facts=facts_of(stack)),
-        trials=(result(case("inconclusive", "fp16-weights-fp32-input"), reason=no_kernel),),
-        outcome="skipped",
-        reason=f"inconclusive: {no_kernel}",
+    yield cannot_tell(
+        "a CPU without float16 kernels",
+        case_of(stack),
+        f"inconclusive: {no_kernel}",
+        result(case("inconclusive", "fp16-weights-fp32-input"), reason=no_kernel),
     )

@@ -13,9 +13,12 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    facts_of,
+    cannot_tell,
+    case_of,
+    healthy,
     proven,
     reproduced,
+    sick,
     stack_risk,
 )
 from llm_doctor.model import (
@@ -155,17 +158,15 @@ def _examples() -> Iterator[Example]:
             fixed=Arm(outcome="passed"),
         )
 
-    yield Example(
-        title="a stack that takes care of it itself",
-        kind="healthy",
-        case=Case(facts=facts_of(stack)),
-        trials=(result(case(Arm(outcome="passed"), "after-wrapping", True)),),
-        outcome="pass",
+    yield healthy(
+        "a stack that takes care of it itself",
+        case_of(stack),
+        result(case(Arm(outcome="passed"), "after-wrapping", True)),
     )
-    yield Example(
-        title="a stack that fails in one order only, and only when reentrant",
-        kind="sick",
-        case=Case(facts=facts_of(stack)),
+    yield sick(
+        "a stack that fails in one order only, and only when reentrant",
+        case_of(stack),
+        "note: LoRA, reentrant checkpointing after get_peft_model(): backward raises",
         trials=(
             result(
                 case(Arm(outcome="raised", error=error), "after-wrapping", True),
@@ -173,37 +174,24 @@ def _examples() -> Iterator[Example]:
                 case(Arm(outcome="passed"), "before-wrapping", True),
             ),
         ),
-        outcome="pass",
-        says=("note: LoRA, reentrant checkpointing after get_peft_model(): backward raises",),
     )
-    yield Example(
-        title="a stack that fails in both orders: one finding each",
-        kind="sick",
-        case=Case(facts=facts_of(stack)),
+    yield sick(
+        "a stack that fails in both orders: one finding each",
+        case_of(stack),
+        "note: LoRA, checkpointing before get_peft_model(): backward raises",
+        "note: LoRA, checkpointing after get_peft_model(): backward raises",
         trials=(
             result(
                 case(Arm(outcome="raised", error=error), "before-wrapping", None),
                 case(Arm(outcome="raised", error=error), "after-wrapping", None),
             ),
         ),
-        outcome="pass",
-        says=(
-            "note: LoRA, checkpointing before get_peft_model(): backward raises",
-            "note: LoRA, checkpointing after get_peft_model(): backward raises",
-        ),
     )
-    yield Example(
-        title="the silent case: a trainable head keeps the loss differentiable",
-        kind="sick",
-        case=Case(facts=facts_of(stack)),
+    yield sick(
+        "the silent case: a trainable head keeps the loss differentiable",
+        case_of(stack),
+        "note: LoRA + modules_to_save, checkpointing before get_peft_model(): learns nothing",
         trials=(result(case(Arm(outcome="failed", error="no gradient"), "before-wrapping", None, True)),),
-        outcome="pass",
-        says=("note: LoRA + modules_to_save, checkpointing before get_peft_model(): learns nothing",),
     )
-    yield Example(
-        title="peft is not installed",
-        kind="cannot-tell",
-        case=Case(facts=facts_of(Packages(installed={"torch": "2.0", "transformers": "4.38.0"}, modules={}))),
-        outcome="skipped",
-        reason="peft is not installed",
-    )
+    without = Packages(installed={"torch": "2.0", "transformers": "4.38.0"}, modules={})
+    yield cannot_tell("peft is not installed", case_of(without), "peft is not installed")

@@ -12,7 +12,10 @@ from llm_doctor.check import (
     Question,
     Suspicion,
     Symptom,
-    facts_of,
+    cannot_tell,
+    case_of,
+    healthy,
+    sick,
 )
 from llm_doctor.host import PATIENT_CODE
 from llm_doctor.model import Answer, Finding, Packages, Subject
@@ -104,38 +107,25 @@ class StackImportBroken(Check):
 
 
 def _examples() -> Iterator[Example]:
-    stack = facts_of(Packages(installed={"torch": "2.9.0", "bitsandbytes": "0.45.0"}, modules={}))
-    well = Answer(status="ok", source="example", seconds=0.0, value={"imported": True})
+    stack = Packages(installed={"torch": "2.9.0", "bitsandbytes": "0.45.0"}, modules={})
+    well = {"imported": True}
 
     def broken(reason: str) -> Answer:
         return Answer(status="unavailable", source="example", seconds=0.0, reason=reason)
 
-    yield Example(
-        title="what is installed can be imported",
-        kind="healthy",
-        case=Case(facts=stack, answers={"import-torch": well, "import-bitsandbytes": well}),
-        outcome="pass",
+    yield healthy(
+        "what is installed can be imported", case_of(stack, import_torch=well, import_bitsandbytes=well)
     )
-    yield Example(
-        title="a library is missing, and another package crashes the interpreter",
-        kind="sick",
-        case=Case(
-            facts=stack,
+    yield sick(
+        "a library is missing, and another package crashes the interpreter",
+        Case(
+            facts=case_of(stack).facts,
             answers={
                 "import-torch": broken("import torch: OSError: libcudart.so.12: cannot open shared object"),
                 "import-bitsandbytes": broken("import bitsandbytes: signal SIGSEGV"),
             },
         ),
-        outcome="findings",
-        says=(
-            "error: torch 2.9.0 cannot be imported: OSError: libcudart.so.12: cannot open shared object",
-            "warning: bitsandbytes 0.45.0 cannot be imported: signal SIGSEGV",
-        ),
+        "error: torch 2.9.0 cannot be imported: OSError: libcudart.so.12: cannot open shared object",
+        "warning: bitsandbytes 0.45.0 cannot be imported: signal SIGSEGV",
     )
-    yield Example(
-        title="nothing was imported",
-        kind="cannot-tell",
-        case=Case(facts=stack),
-        outcome="skipped",
-        reason="no package of the stack was imported",
-    )
+    yield cannot_tell("nothing was imported", case_of(stack), "no package of the stack was imported")

@@ -7,7 +7,7 @@ in `HEADINGS`. `examine` and `conclude` are pure: they see facts, answers and tr
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Dict, Iterable, Iterator, Mapping, NamedTuple, Tuple, Type, TypeVar
+from typing import Any, ClassVar, Dict, Iterable, Iterator, Literal, Mapping, NamedTuple, Tuple, Type, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from llm_doctor.host import PATIENT_CODE
 from llm_doctor.model import (
     FACT_NAMES,
     Answer,
+    CheckOutcome,
     Fact,
     Facts,
     Finding,
@@ -147,12 +148,41 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     `says` lists the findings as `severity: message`."""
 
     title: str
-    kind: str
+    kind: Literal["healthy", "sick", "cannot-tell"]
     case: Case
     trials: Tuple[TrialResult, ...] = ()
-    outcome: str
+    outcome: CheckOutcome
     reason: str | None = None
     says: Tuple[str, ...] = ()
+
+
+def healthy(title: str, case: Case, *trials: TrialResult) -> Example:
+    """A case of which the check has nothing to say."""
+    return Example(title=title, kind="healthy", case=case, trials=trials, outcome="pass")
+
+
+def sick(title: str, case: Case, *says: str, trials: Tuple[TrialResult, ...] = ()) -> Example:
+    """A case and what the check finds in it; notes alone are a pass."""
+    outcome: CheckOutcome = "pass" if all(it.startswith("note: ") for it in says) else "findings"
+    return Example(title=title, kind="sick", case=case, trials=trials, outcome=outcome, says=says)
+
+
+def cannot_tell(title: str, case: Case, reason: str, *trials: TrialResult) -> Example:
+    """A case that the check has to leave open, and why."""
+    return Example(
+        title=title, kind="cannot-tell", case=case, trials=trials, outcome="skipped", reason=reason
+    )
+
+
+def case_of(*values: object, **answers: object) -> Case:
+    """A case for an example: facts by the types of the given values, answers by name (`_` for `-`)."""
+    return Case(
+        facts=facts_of(*values),
+        answers={
+            name.replace("_", "-"): Answer(status="ok", source="example", seconds=0.0, value=value)
+            for name, value in answers.items()
+        },
+    )
 
 
 def facts_of(*values: object) -> Facts:

@@ -87,3 +87,14 @@ def runs_on(driver_cuda: str, capabilities: Iterable[tuple[int, int]]) -> Callab
         return cuda.major <= Version(driver_cuda).major and (newest is None or cuda <= newest)
 
     return fits
+
+
+def install_toolkit(cuda: str) -> Fix:
+    """Where the toolkit of this CUDA version (`12.8`) is to be had, and how a build finds it."""
+    return Fix(
+        title=f"install the CUDA {cuda} toolkit and point CUDA_HOME at it",
+        kind="advice",
+        applicability="manual",
+        preview="# from https://developer.nvidia.com/cuda-toolkit-archive\n"
+        f"export CUDA_HOME=/usr/local/cuda-{cuda}",
+    )
