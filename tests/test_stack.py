@@ -67,6 +67,30 @@ def test_mixed_dtypes_raise_outside_autocast_alone(report: dict[str, Any]) -> No
         assert first["preview"].startswith("with torch.autocast(") and first["verified"] is True
 
 
+def test_a_prepare_call_doubles_a_float16_model(report: dict[str, Any]) -> None:
+    check = check_of(report, "fp16-with-int8-prepare")
+    (case,) = check["trials"][0]["cases"]
+    assert case["combination"] == {"function": "prepare_model_for_kbit_training"}
+    before, after = case["broken"]["measured"], case["fixed"]["measured"]
+    assert before["parameter_bytes_after"] == 2 * before["parameter_bytes_before"]
+    assert before["dtypes"] == ["float32"] and after["dtypes"] == ["float16"]
+    assert after["parameter_bytes_after"] == after["parameter_bytes_before"]
+    assert [finding["message"] for finding in check["findings"]] == [
+        "prepare_model_for_kbit_training() on fp16: 2.0 x the memory"
+    ]
+
+
+def test_a_scaler_refuses_a_float16_model_and_takes_pefts_adapters(report: dict[str, Any]) -> None:
+    check = check_of(report, "fp16-weights-under-amp")
+    cases = {case["combination"]["trainable"]: case for case in check["trials"][0]["cases"]}
+    refused, taken = cases["fp16-model"], cases["lora-on-fp16-base"]
+    assert refused["status"] == "reproduced"
+    assert refused["broken"]["error"] == "ValueError: Attempting to unscale FP16 gradients."
+    assert refused["fixed"]["measured"]["trainable_dtypes"] == ["float32"]
+    assert taken["status"] == "refuted" and taken["broken"]["measured"]["tensors_changed"] > 0
+    assert len(check["findings"]) == 1
+
+
 def test_a_cpu_build_of_torch_has_nothing_to_mismatch(report: dict[str, Any]) -> None:
     build = report["facts"]["torch_build"]["value"]
     if build["kind"] != "cpu":

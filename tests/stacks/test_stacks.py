@@ -55,6 +55,16 @@ def test_a_cpu_without_half_kernels_proves_nothing(report: dict[str, Any]) -> No
     assert "\"addmm_impl_cpu_\" not implemented for 'Half'" in check["reason"]
 
 
+def test_the_old_prepare_call_doubles_a_float16_model(report: dict[str, Any]) -> None:
+    (finding,) = check_of(report, "fp16-with-int8-prepare")["findings"]
+    assert finding["message"] == "prepare_model_for_int8_training() on fp16: 2.0 x the memory"
+
+
+def test_a_scaler_that_is_not_enabled_proves_nothing(report: dict[str, Any]) -> None:
+    check = check_of(report, "fp16-weights-under-amp")
+    assert check["outcome"] == "skipped" and "no gradient scaler is enabled" in check["reason"]
+
+
 def test_the_real_mismatch_of_nvcc_and_torch(
     done: subprocess.CompletedProcess[str], report: dict[str, Any]
 ) -> None:

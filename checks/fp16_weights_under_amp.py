@@ -1,0 +1,144 @@
+"""Trainable float16 weights under a gradient scaler: the first step refuses them."""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator
+
+import msgspec
+
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    Trial,
+    cannot_tell,
+    case_of,
+    healthy,
+    proven,
+    reproduced,
+    sick,
+    stack_risk,
+)
+from llm_doctor.model import Arm, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
+
+TRIAL = Trial(
+    name="fp16-weights-under-amp",
+    imports=("torch", "transformers.models.llama.modeling_llama", "peft"),
+    on_gpu=True,
+)
+_WHAT = {
+    "fp16-model": "a model trained in float16",
+    "lora-on-fp16-base": "LoRA as peft makes it on a float16 base",
+}
+
+
+class Fp16WeightsUnderAmp(Check):
+    """Trainable float16 weights under a gradient scaler: the first step refuses them.
+
+    ## What it finds
+
+    Whether a training step with `fp16=True` survives on the installed stack when the trainable weights are
+    float16 themselves: a model loaded in float16 and trained whole, and LoRA adapters as the installed peft
+    makes them on a float16 base.
+
+    ## Why it breaks
+
+    Mixed precision keeps float32 weights and computes in float16. The scaler divides the gradients in the
+    weights' own dtype, and refuses to do so in float16: "Attempting to unscale FP16 gradients". In which
+    dtype peft creates its adapters has changed between releases (float32 again since 0.12.0).
+
+    ## How it is proven
+
+    One step of a two-layer Llama under autocast and a gradient scaler. The fixed arm makes the trainable
+    weights float32. An arm passes when weights changed. Where no scaler is enabled, as on the CPU before
+    torch 2.3, the step proves nothing and the trial is inconclusive.
+
+    ## Fix
+
+    Make the trainable weights float32 before the optimizer is built: load the model in float32 for full
+    training, or cast the adapters.
+
+    ## References
+
+    - https://github.com/huggingface/peft/pull/1706 (autocast_adapter_dtype, peft 0.12.0)
+    - https://github.com/huggingface/transformers/issues/30559
+    - https://github.com/huggingface/diffusers/issues/6086
+    """
+
+    name = "fp16-weights-under-amp"
+    topic = "dtype-mismatch"
+    severity = "note"
+    since = "0.1.0"
+    needs = (Packages,)
+    trials = (TRIAL,)
+    url = "https://github.com/huggingface/transformers/issues/30559"
+    symptoms = (
+        Symptom(
+            pattern=r"Attempting to unscale FP16 gradients",
+            example="ValueError: Attempting to unscale FP16 gradients.",
+            counter_example="AssertionError: No inf checks were recorded for this optimizer.",
+        ),
+    )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """Nothing but the trial can say it of an unknown stack."""
+        message = "trainable float16 weights under a gradient scaler"
+        yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
+
+    def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
+        """One note for each way of training that the scaler refuses here."""
+        for result, case in reproduced(results):
+            yield msgspec.structs.replace(
+                proven(finding, result, case),
+                message=f"{_WHAT[case.combination['trainable']]}: the scaler refuses its step",
+                fixes=(
+                    Fix(
+                        title="keep the trainable weights in float32",
+                        kind="edit",
+                        applicability="manual",
+                        preview="for p in model.parameters():\n    if p.requires_grad:\n"
+                        "        p.data = p.data.float()",
+                        verified=True,  # the fixed arm of this very case
+                    ),
+                ),
+            )
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    stack = Packages(installed={"torch": "2.3.0", "transformers": "4.41.0", "peft": "0.11.1"}, modules={})
+    refused = Arm(outcome="raised", error="ValueError: Attempting to unscale FP16 gradients.")
+    no_scaler = "it failed in another way: RuntimeError: no gradient scaler is enabled on this device"
+
+    def tried(trainable: str, status: ProofStatus, reason: str | None = None) -> TrialResult:
+        case = TrialCase(
+            combination={"trainable": trainable},
+            status=status,
+            broken=Arm(outcome="passed") if status == "refuted" else refused,
+            fixed=Arm(outcome="passed"),
+        )
+        return TrialResult(
+            name=TRIAL.name, device="cpu", status=status, seconds=0.1, cases=(case,), reason=reason
+        )
+
+    yield healthy("a peft that makes float32 adapters", case_of(stack), tried("lora-on-fp16-base", "refuted"))
+    yield sick(
+        "a peft that makes adapters of the base's dtype",
+        case_of(stack),
+        "note: LoRA as peft makes it on a float16 base: the scaler refuses its step",
+        trials=(tried("lora-on-fp16-base", "reproduced"),),
+    )
+    yield cannot_tell(
+        "a CPU and a torch that has no scaler for it",
+        case_of(stack),
+        f"inconclusive: {no_scaler}",
+        tried("fp16-model", "inconclusive", no_scaler),
+    )
