@@ -349,6 +349,9 @@ class _EndOnce:
         self._at = -10.0
 
     def __call__(self, signum: int, frame: Any) -> None:
+        host = sys.modules.get("llm_doctor.host")
+        if host is not None:
+            host.INTERRUPTED.set()
         if time.monotonic() - self._at > 3.0:
             self._at = time.monotonic()
             raise KeyboardInterrupt

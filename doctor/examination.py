@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Sequence, Type, TypeVar
@@ -22,9 +23,9 @@ from llm_doctor.facts import (
     system,
     torch_build,
 )
-from llm_doctor.host import Host, Unavailable, temporary_folder
+from llm_doctor.host import INTERRUPTED, Host, Unavailable, temporary_folder
 from llm_doctor.model import (
-    INTERRUPTED,
+    EXIT_INTERRUPTED,
     SCHEMA,
     SEVERITIES,
     Answer,
@@ -90,6 +91,8 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
             probed = _with_probes(request, host, facts, chosen.python, progress)
         except Unavailable as error:
             no_probes = str(error)
+        except KeyboardInterrupt:
+            interrupted, no_probes = True, "interrupted"
     if probed is None:
         probed = _without_probes(request, facts, str(no_probes))
     examined, answers, results, stopped = probed
@@ -103,7 +106,7 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(time.monotonic() - began, 3),
         verdict=verdict,
-        exit_code=INTERRUPTED if interrupted else exit_code,
+        exit_code=EXIT_INTERRUPTED if interrupted else exit_code,
         patient=Patient(
             python=chosen.python,
             version=facts.python.value.version if facts.python.value else None,
@@ -172,47 +175,50 @@ def read_facts(host: Host, python: str | None) -> tuple[Facts, patient.Chosen, b
     """All facts, the sources side by side; the interpreter; whether Ctrl-C cut it short.
 
     A source that is absent is a fact with a reason."""
-    with ThreadPoolExecutor(max_workers=12) as pool:
-        choosing = pool.submit(patient.choose, host, python)
+    lock = threading.Lock()
+    choice: list[patient.Chosen] = []
 
-        def installed() -> Packages:
-            return patient.packages(choosing.result())
+    def chosen() -> patient.Chosen:
+        with lock:  # whoever asks first examines the interpreter, the others wait for it
+            if not choice:
+                choice.append(patient.choose(host, python))
+        return choice[0]
 
-        def installed_or_none() -> Packages | None:
-            try:
-                return installed()
-            except Unavailable:
-                return None
+    def installed() -> Packages:
+        return patient.packages(chosen())
 
-        sources: dict[str, tuple[str, Callable[[], Any]]] = {
-            "gpus": (gpus.SOURCE, lambda: gpus.read(host)),
-            "compilers": (compilers.SOURCE, lambda: compilers.read(host)),
-            "system": (system.SOURCE, lambda: system.read(host)),
-            "accelerators": (accelerators.SOURCE, lambda: accelerators.read(host)),
-            "python": (patient.SOURCE, lambda: patient.interpreter(choosing.result())),
-            "packages": (patient.SOURCE, installed),
-            "cuda_toolkits": (
-                cuda_toolkits.SOURCE,
-                lambda: cuda_toolkits.read(host, installed_or_none()),
-            ),
-            "torch_build": (torch_build.SOURCE, lambda: torch_build.read(host, installed())),
-            "deepspeed_build": (
-                deepspeed_build.SOURCE,
-                lambda: deepspeed_build.read(host, installed()),
-            ),
-        }
-        futures: dict[str, Future[Fact[Any]]] = {
-            name: pool.submit(_fact, source, read) for name, (source, read) in sources.items()
-        }
-        interrupted = False
+    def installed_or_none() -> Packages | None:
         try:
-            wait(futures.values())
+            return installed()
+        except Unavailable:
+            return None
+
+    sources: dict[str, tuple[str, Callable[[], Any]]] = {
+        "gpus": (gpus.SOURCE, lambda: gpus.read(host)),
+        "compilers": (compilers.SOURCE, lambda: compilers.read(host)),
+        "system": (system.SOURCE, lambda: system.read(host)),
+        "accelerators": (accelerators.SOURCE, lambda: accelerators.read(host)),
+        "python": (patient.SOURCE, lambda: patient.interpreter(chosen())),
+        "packages": (patient.SOURCE, installed),
+        "cuda_toolkits": (cuda_toolkits.SOURCE, lambda: cuda_toolkits.read(host, installed_or_none())),
+        "torch_build": (torch_build.SOURCE, lambda: torch_build.read(host, installed())),
+        "deepspeed_build": (deepspeed_build.SOURCE, lambda: deepspeed_build.read(host, installed())),
+    }
+    futures: dict[str, Future[Fact[Any]]] = {}
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        try:
+            for name, (source, read) in sources.items():
+                futures[name] = pool.submit(_fact, source, read)
+            # In turns: a signal that comes between two steps of a wait without end is seen after it.
+            while wait(futures.values(), timeout=0.2).not_done:
+                pass
         except KeyboardInterrupt:
-            # The commands that are running end at once; what was read until now is kept.
-            interrupted = True
-            host.interrupt()
-        values = {name: future.result() for name, future in futures.items()}
-        return Facts(**values), choosing.result(), interrupted
+            INTERRUPTED.set()
+        values = {
+            name: futures[name].result() if name in futures else _fact(source, read)
+            for name, (source, read) in sources.items()
+        }
+    return Facts(**values), chosen(), INTERRUPTED.is_set()
 
 
 def _fact(source: str, read: Callable[[], T]) -> Fact[T]:

@@ -29,7 +29,9 @@ NVML_LIMIT_S = 20.0
 """For the whole of NVML; a node of 16 GPUs without persistence takes several seconds to wake up."""
 RECORDING_SCHEMA = "llm-doctor/recording/v1"
 
-_INTERRUPTED = threading.Event()
+INTERRUPTED = threading.Event()
+"""Set by Ctrl-C: what is running ends at once, and so does what is begun later. The KeyboardInterrupt alone
+does not do: raised inside a destructor it is lost."""
 
 Answer = Mapping[str, Any]
 Ask = Callable[..., Answer]
@@ -106,10 +108,6 @@ class Host:
     def nvml(self) -> Answer:
         """What NVML says of driver and GPUs, asked in a child. Raises Unavailable."""
         return self._checked("nvml")
-
-    def interrupt(self) -> None:
-        """Ends the commands that are running, and every later one at once."""
-        _INTERRUPTED.set()
 
     # What comes back may be a recording that somebody has edited: nothing of its shape is taken for granted.
 
@@ -210,11 +208,11 @@ def _in_time(ask: Callable[[], Answer]) -> Answer:
     thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
     thread.start()
     deadline = time.monotonic() + FILE_LIMIT_S
-    while thread.is_alive() and time.monotonic() < deadline and not _INTERRUPTED.is_set():
+    while thread.is_alive() and time.monotonic() < deadline and not INTERRUPTED.is_set():
         thread.join(0.1)
     if answers:
         return answers[0]
-    late = "was interrupted" if _INTERRUPTED.is_set() else f"did not answer within {FILE_LIMIT_S:g} s"
+    late = "was interrupted" if INTERRUPTED.is_set() else f"did not answer within {FILE_LIMIT_S:g} s"
     return {"error": late, "value": None}
 
 
@@ -340,7 +338,7 @@ def _collect(
 ) -> str | None:
     while selector.get_map():
         remaining = deadline - time.monotonic()
-        if _INTERRUPTED.is_set():
+        if INTERRUPTED.is_set():
             return "was interrupted"
         if remaining <= 0:
             return f"did not end within {seconds:g} s"
@@ -354,7 +352,7 @@ def _collect(
         if process.poll() is not None and not selector.select(0):
             return None  # ended; a grandchild may keep the pipes open for ever
     while process.poll() is None:  # it has closed its descriptors and goes on
-        if _INTERRUPTED.is_set():
+        if INTERRUPTED.is_set():
             return "was interrupted"
         if time.monotonic() > deadline:
             return f"did not end within {seconds:g} s"
@@ -473,8 +471,12 @@ class WorkerProcess:
             selector.register(self._events, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not selector.select(remaining):
+                if INTERRUPTED.is_set():
+                    raise KeyboardInterrupt
+                if remaining <= 0:
                     return None
+                if not selector.select(min(remaining, 0.5)):
+                    continue
                 chunk = os.read(self._events, 1 << 16)
                 if not chunk:
                     raise EOFError(self.describe_end())

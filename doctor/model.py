@@ -29,7 +29,7 @@ Verdict = Literal["pass", "warn", "fail", "incomplete"]
 BuildRule = Literal["raises", "builds-for-cpu", "not-checked"]
 
 SEVERITIES: Tuple[Severity, ...] = ("error", "warning", "note")
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 """The exit code of an examination that Ctrl-C cut short."""
 SCHEMA: Literal["llm-doctor/report/v1"] = "llm-doctor/report/v1"
 T = TypeVar("T")

@@ -213,6 +213,24 @@ def test_ctrl_c_while_facts_are_read_leaves_a_report(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
+@pytest.mark.parametrize("tenths", range(1, 9))
+def test_ctrl_c_ends_it_at_any_moment(tenths: int, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nsleep 300\n")
+    python.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", "run", "--python", str(python)],
+        env={**NEUTRAL, "LLM_DOCTOR_TEST": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(tenths / 20)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)
+    assert process.returncode in (130, -signal.SIGINT)  # the latter before the program has begun
+    assert processes_with(str(tmp_path)) == []
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
 def test_a_full_disk_is_a_sentence() -> None:
     with open("/dev/full", "w") as full:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from llm_doctor.model import INTERRUPTED, CheckResult, Finding, Fix, Report, TrialResult
+from llm_doctor.model import EXIT_INTERRUPTED, CheckResult, Finding, Fix, Report, TrialResult
 from llm_doctor.render import words
 
 _STYLES = {"error": "bold red", "warning": "bold magenta", "note": "bold cyan"}
@@ -77,7 +77,7 @@ def _preamble(console: Console, report: Report, rest: list[str]) -> None:
     sentence = words.gpu_sentence(report.facts)
     if sentence:
         console.print(Text(sentence))
-    if report.exit_code == INTERRUPTED:
+    if report.exit_code == EXIT_INTERRUPTED:
         console.print(Text("Interrupted: what was not reached is not-run.", style="bold"))
 
 
