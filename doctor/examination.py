@@ -245,8 +245,7 @@ def idle_gpu(gpus: Gpus | None, visible: str | None) -> tuple[int, str] | None:
     for gpu in gpus.gpus if gpus else ():
         if gpu.problem is not None or gpu.uuid is None or not _is_idle(gpu):
             continue
-        names = (str(gpu.index), gpu.uuid)
-        if allowed is None or any(item in names or _names_gpu(item, gpu.uuid) for item in allowed):
+        if allowed is None or any(_names(item, gpu.index, gpu.uuid) for item in allowed):
             return gpu.index, gpu.uuid
     return None
 
@@ -257,8 +256,9 @@ def _is_idle(gpu: Gpu) -> bool:
     return gpu.processes == () and total is not None and free is not None and free >= 0.75 * total
 
 
-def _names_gpu(item: str, uuid: str) -> bool:
-    return item.startswith("GPU-") and uuid.startswith(item)  # CUDA takes the beginning of a UUID
+def _names(item: str, index: int, uuid: str) -> bool:
+    """As CUDA reads an item of $CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID."""
+    return item == str(index) or (item.startswith("GPU-") and uuid.startswith(item))
 
 
 # --- Checks ---------------------------------------------------------------------------------------------

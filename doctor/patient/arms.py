@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 
 class Failed(Exception):
@@ -41,6 +41,21 @@ def tiny_llama(**settings: Any) -> Any:
         **settings,
     )
     return LlamaForCausalLM(config)
+
+
+def with_lora(model: Any, modules_to_save: Optional[List[str]] = None) -> Any:
+    """The model wrapped by the installed peft, with small adapters on its query and value projections."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        lora_dropout=0.0,
+        target_modules=["q_proj", "v_proj"],
+        modules_to_save=modules_to_save,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
 
 
 def tiny_batch(where: str) -> Dict[str, Any]:

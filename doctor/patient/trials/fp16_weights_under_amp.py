@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List
 
-from llm_doctor.patient.arms import Failed, autocast, device, tiny_batch, tiny_llama
+from llm_doctor.patient.arms import Failed, autocast, device, tiny_batch, tiny_llama, with_lora
 
 
 def combinations(settings: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -29,7 +29,7 @@ def _step(combination: Dict[str, Any], float32: bool) -> Dict[str, Any]:
         raise RuntimeError("no gradient scaler is enabled on this device, so a step would prove nothing")
     model = tiny_llama().to(where).half()
     if combination["trainable"] == "lora-on-fp16-base":
-        model = _with_lora(model)
+        model = with_lora(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if float32:
         for parameter in trainable:
@@ -60,12 +60,3 @@ def _scaler(where: str) -> Any:
     if hasattr(torch, "amp") and hasattr(torch.amp, "GradScaler"):  # since 2.3, for every device
         return torch.amp.GradScaler(where, **settings)
     return torch.cuda.amp.GradScaler(**settings) if where == "cuda" else None
-
-
-def _with_lora(model: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=4, lora_alpha=8, lora_dropout=0.0, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, config)

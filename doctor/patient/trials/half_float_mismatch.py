@@ -4,7 +4,7 @@ import contextlib
 import tempfile
 from typing import Any, Dict, List
 
-from llm_doctor.patient.arms import Failed, autocast, device, tiny_batch, tiny_llama
+from llm_doctor.patient.arms import Failed, autocast, device, tiny_batch, tiny_llama, with_lora
 
 SITUATIONS = ("fp16-weights-fp32-input", "fp32-adapters-fp16-base", "fp32-norms-after-prepare")
 
@@ -59,12 +59,7 @@ def _linear(where: str, match_dtypes: bool) -> Any:
 
 
 def _adapters(where: str, match_dtypes: bool) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=4, lora_alpha=8, lora_dropout=0.0, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
-    )
-    model = get_peft_model(tiny_llama().to(where).half(), config)
+    model = with_lora(tiny_llama().to(where).half())
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.half() if match_dtypes else parameter.data.float()

@@ -9,6 +9,7 @@ from llm_doctor.patient.arms import (
     device,
     tiny_batch,
     tiny_llama,
+    with_lora,
 )
 
 
@@ -34,8 +35,6 @@ def fixed(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, An
 
 
 def _backward(combination: Dict[str, Any], enable_input_grads: bool) -> Dict[str, Any]:
-    from peft import LoraConfig, get_peft_model
-
     where = device()
     model = tiny_llama(use_cache=False).to(where)
     model.train()
@@ -46,15 +45,7 @@ def _backward(combination: Dict[str, Any], enable_input_grads: bool) -> Dict[str
         keywords["gradient_checkpointing_kwargs"] = {"use_reentrant": combination["use_reentrant"]}
     if combination["order"] == "before-wrapping":
         checkpointing_method(model)(**keywords)
-    config = LoraConfig(
-        r=4,
-        lora_alpha=8,
-        lora_dropout=0.0,
-        target_modules=["q_proj", "v_proj"],
-        modules_to_save=["lm_head"] if combination["modules_to_save"] else None,
-        task_type="CAUSAL_LM",
-    )
-    model = get_peft_model(model, config)
+    model = with_lora(model, ["lm_head"] if combination["modules_to_save"] else None)
     if combination["order"] == "after-wrapping":
         checkpointing_method(model)(**keywords)
     model(**tiny_batch(where)).loss.backward()
