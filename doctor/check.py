@@ -7,7 +7,20 @@ in `HEADINGS`. `examine` and `conclude` are pure: they see facts, answers and tr
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Dict, Iterable, Iterator, Literal, Mapping, NamedTuple, Tuple, Type, TypeVar
+from typing import (
+    Any,
+    ClassVar,
+    Dict,
+    Iterable,
+    Iterator,
+    Literal,
+    Mapping,
+    NamedTuple,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 import msgspec
 
@@ -75,9 +88,11 @@ class PatientScript(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(PatientScript, frozen=True, kw_only=True):
-    """A miniature experiment in two arms. On a GPU that nobody uses where `on_gpu`, else on the CPU."""
+    """A miniature experiment in two arms. On a GPU that nobody uses where `on_gpu`, on every such one
+    where `on_every_gpu`, else on the CPU."""
 
     on_gpu: bool = False
+    on_every_gpu: bool = False
 
     folder: ClassVar[str] = "trials"
 
@@ -219,6 +234,10 @@ class Check:
         A fault that its trial refutes, or that was not shown, is not spoken of."""
         for result, case in reproduced(results):
             yield proven(finding, result, case)
+
+    def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
+        """What is worth knowing where nothing was found: the room that is left. May raise CannotTell."""
+        return None
 
     def examples(self) -> Iterable[Example]:
         """Healthy, sick and cannot-tell cases."""

@@ -77,7 +77,8 @@ def cli() -> None:
 @click.option("--only", multiple=True, metavar="NAME", help="Run only this check (repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave this check out (repeatable).")
 @click.option("--no-probes", is_flag=True, help="Facts only: import nothing of the stack, try nothing.")
-@click.option("--deep", is_flag=True, help="Allow more: compile a CUDA extension.")
+@click.option("--deep", is_flag=True, help="Allow more: compile, train an engine, fill memory.")
+@click.option("--model", metavar="ID_OR_FOLDER", help="Hold its size against the room for downloads.")
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
@@ -145,6 +146,7 @@ def run(**options: Any) -> None:
         python=python,
         no_probes=no_probes,
         deep=options["deep"],
+        model=options["model"],
         budget_s=options["budget"],
         fail_on=options["fail_on"],
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import itertools
 import json
 import threading
 import time
@@ -15,11 +17,18 @@ from llm_doctor import __version__, probes
 from llm_doctor.check import CannotTell, Case, Check, Suspicion, TrialRequest, symptom_shown
 from llm_doctor.facts import (
     accelerators,
+    bitsandbytes_build,
     compilers,
     cuda_toolkits,
     deepspeed_build,
+    environment,
     gpus,
+    hf_caches,
+    model,
+    mounts,
+    nvidia_module,
     patient,
+    resources,
     system,
     torch_build,
 )
@@ -35,20 +44,17 @@ from llm_doctor.model import (
     Fact,
     Facts,
     Finding,
-    Gpu,
-    Gpus,
     Packages,
     Patient,
     Report,
     TrialResult,
     Verdict,
 )
+from llm_doctor.places import places
 from llm_doctor.registry import Registered
 
 INCOMPLETE = 3
 FOUND = 1
-
-_NO_IDLE_GPU = "every GPU is busy, broken or hidden by CUDA_VISIBLE_DEVICES: tried on the CPU"
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
@@ -61,6 +67,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     python: str | None = None
     no_probes: str | None = None
     deep: bool = False
+    model: str | None = None
     budget_s: float = 60.0
     fail_on: str = "error"
 
@@ -80,7 +87,7 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
     started = datetime.datetime.now(datetime.timezone.utc)
     began = time.monotonic()
     progress("reading the node")
-    facts, chosen, interrupted = read_facts(host, request.python)
+    facts, chosen, interrupted = read_facts(host, request.python, request.model)
     patient_lost = facts.python.value is None
     no_probes = "interrupted" if interrupted else request.no_probes
     if no_probes is None and patient_lost:
@@ -98,7 +105,8 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
     examined, answers, results, stopped = probed
     interrupted = interrupted or stopped
 
-    checks = tuple(_conclude(item, results) for item in examined)
+    case = Case(facts=facts, answers=answers, deep=request.deep)
+    checks = tuple(_conclude(item, results, case) for item in examined)
     verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted)
     return Report(
         schema=SCHEMA,
@@ -123,7 +131,7 @@ class _Probed(NamedTuple):
 
     examined: Sequence[_Examined]
     answers: dict[str, Answer]
-    results: Mapping[str, TrialResult]
+    results: Mapping[str, Sequence[TrialResult]]
     interrupted: bool = False
 
 
@@ -132,17 +140,13 @@ def _with_probes(request: Request, host: Host, facts: Facts, python: str, progre
         questions = {
             q.name: q for entry in request.checks if entry.check for q in _wanted(entry.check, facts)
         }
-        answers = probes.ask(worker, list(questions.values()), request.budget_s) if questions else {}
+        where = places(facts.gpus.value, host.env("CUDA_VISIBLE_DEVICES"))
+        answers = probes.ask(worker, list(questions.values()), where, request.budget_s) if questions else {}
         examined = _examine_all(request, facts, answers)
         trials = _distinct_trials(examined)
-        results: dict[str, TrialResult] = {}
+        results: dict[str, Sequence[TrialResult]] = {}
         if trials:
-            gpus = facts.gpus.value
-            gpu = idle_gpu(gpus, host.env("CUDA_VISIBLE_DEVICES"))
-            why_no_gpu = _NO_IDLE_GPU if gpu is None and gpus is not None and gpus.gpus else None
-            ran = probes.run_trials(
-                worker, list(trials.values()), gpu, why_no_gpu, request.budget_s, _shows(request)
-            )
+            ran = probes.run_trials(worker, list(trials.values()), where, request.budget_s, _shows(request))
             results = dict(zip(trials, ran))
         return _Probed(examined, answers, results, worker.interrupted)
 
@@ -150,7 +154,7 @@ def _with_probes(request: Request, host: Host, facts: Facts, python: str, progre
 def _without_probes(request: Request, facts: Facts, why: str) -> _Probed:
     examined = _examine_all(request, facts, {})
     trials = _distinct_trials(examined)
-    return _Probed(examined, {}, {key: probes.not_run(trial, why) for key, trial in trials.items()})
+    return _Probed(examined, {}, {key: [probes.not_run(trial, why)] for key, trial in trials.items()})
 
 
 def judge(checks: Iterable[CheckResult], fail_on: str, incomplete: bool) -> tuple[Verdict, int]:
@@ -171,38 +175,41 @@ def judge(checks: Iterable[CheckResult], fail_on: str, incomplete: bool) -> tupl
 # --- Facts --------------------------------------------------------------------------------------------
 
 
-def read_facts(host: Host, python: str | None) -> tuple[Facts, patient.Chosen, bool]:
+def read_facts(
+    host: Host, python: str | None, model_name: str | None = None
+) -> tuple[Facts, patient.Chosen, bool]:
     """All facts, the sources side by side; the interpreter; whether Ctrl-C cut it short.
 
     A source that is absent is a fact with a reason."""
-    lock = threading.Lock()
-    choice: list[patient.Chosen] = []
-
-    def chosen() -> patient.Chosen:
-        with lock:  # whoever asks first examines the interpreter, the others wait for it
-            if not choice:
-                choice.append(patient.choose(host, python))
-        return choice[0]
+    chosen = _once(lambda: patient.choose(host, python))
+    caches = _once(lambda: hf_caches.read(host, installed()))
 
     def installed() -> Packages:
         return patient.packages(chosen())
 
-    def installed_or_none() -> Packages | None:
-        try:
-            return installed()
-        except Unavailable:
-            return None
-
     sources: dict[str, tuple[str, Callable[[], Any]]] = {
         "gpus": (gpus.SOURCE, lambda: gpus.read(host)),
         "compilers": (compilers.SOURCE, lambda: compilers.read(host)),
-        "system": (system.SOURCE, lambda: system.read(host)),
-        "accelerators": (accelerators.SOURCE, lambda: accelerators.read(host)),
+        "mounts": (mounts.SOURCE, lambda: mounts.read(host)),
         "python": (patient.SOURCE, lambda: patient.interpreter(chosen())),
+        "hf_caches": (hf_caches.SOURCE, caches),
+        "system": (system.SOURCE, lambda: system.read(host)),
+        "cpu": (resources.CPU_SOURCE, lambda: resources.cpu(host)),
+        "memory": (resources.MEMORY_SOURCE, lambda: resources.memory(host)),
+        "limits": (resources.LIMITS_SOURCE, lambda: resources.limits(host)),
+        "nvidia_module": (nvidia_module.SOURCE, lambda: nvidia_module.read(host)),
+        "accelerators": (accelerators.SOURCE, lambda: accelerators.read(host)),
         "packages": (patient.SOURCE, installed),
-        "cuda_toolkits": (cuda_toolkits.SOURCE, lambda: cuda_toolkits.read(host, installed_or_none())),
+        "requirements": (patient.SOURCE, lambda: patient.requirements(chosen())),
+        "cuda_toolkits": (cuda_toolkits.SOURCE, lambda: cuda_toolkits.read(host, _or_none(installed))),
         "torch_build": (torch_build.SOURCE, lambda: torch_build.read(host, installed())),
         "deepspeed_build": (deepspeed_build.SOURCE, lambda: deepspeed_build.read(host, installed())),
+        "bitsandbytes_build": (
+            bitsandbytes_build.SOURCE,
+            lambda: bitsandbytes_build.read(host, installed()),
+        ),
+        "model": (model.SOURCE, lambda: model.read(host, model_name, _or_none(caches))),
+        "environment": (environment.SOURCE, lambda: environment.read(host)),
     }
     futures: dict[str, Future[Fact[Any]]] = {}
     with ThreadPoolExecutor(max_workers=12) as pool:
@@ -221,6 +228,30 @@ def read_facts(host: Host, python: str | None) -> tuple[Facts, patient.Chosen, b
     return Facts(**values), chosen(), INTERRUPTED.is_set()
 
 
+def _once(read: Callable[[], T]) -> Callable[[], T]:
+    """The same, read by whoever asks first; the others wait for it."""
+    lock = threading.Lock()
+    answer: Future[T] = Future()
+
+    def once() -> T:
+        with lock:
+            if not answer.done():
+                try:
+                    answer.set_result(read())
+                except BaseException as error:
+                    answer.set_exception(error)
+        return answer.result()
+
+    return once
+
+
+def _or_none(read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except Unavailable:
+        return None
+
+
 def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
     began = time.monotonic()
 
@@ -237,30 +268,6 @@ def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
     return Fact(status="ok", source=source, seconds=seconds(), value=value)
 
 
-def idle_gpu(gpus: Gpus | None, visible: str | None) -> tuple[int, str] | None:
-    """Index and UUID of the first GPU that works, that no process uses, and that the job may use.
-
-    `visible` is $CUDA_VISIBLE_DEVICES: on a shared node the others are somebody else's."""
-    allowed = None if visible is None else [item.strip() for item in visible.split(",")]
-    for gpu in gpus.gpus if gpus else ():
-        if gpu.problem is not None or gpu.uuid is None or not _is_idle(gpu):
-            continue
-        if allowed is None or any(_names(item, gpu.index, gpu.uuid) for item in allowed):
-            return gpu.index, gpu.uuid
-    return None
-
-
-def _is_idle(gpu: Gpu) -> bool:
-    """No process, as far as can be told, and most of its memory free: a container hides processes."""
-    total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
-    return gpu.processes == () and total is not None and free is not None and free >= 0.75 * total
-
-
-def _names(item: str, index: int, uuid: str) -> bool:
-    """As CUDA reads an item of $CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID."""
-    return item == str(index) or (item.startswith("GPU-") and uuid.startswith(item))
-
-
 # --- Checks ---------------------------------------------------------------------------------------------
 
 
@@ -270,14 +277,15 @@ def _wanted(check: Type[Check], facts: Facts) -> Sequence[Any]:
     return [q for q in check.questions if all(m.partition(".")[0] in installed for m in q.imports)]
 
 
-def check_case(check: Type[Check], case: Case, trials: Mapping[str, TrialResult]) -> CheckResult:
-    """What a check says of a case, given trial results by name: how examples are tried."""
+def check_case(check: Type[Check], case: Case, trials: Sequence[TrialResult]) -> CheckResult:
+    """What a check says of a case, given results of its trials: how examples are tried."""
     item = _examine(Registered(check.name, "example", check), case)
     results = {
-        key: trials.get(request.trial.name) or probes.not_run(request, "not in this example")
+        key: [result for result in trials if result.name == request.trial.name]
+        or [probes.not_run(request, "not in this example")]
         for key, request in _distinct_trials([item]).items()
     }
-    return _conclude(item, results)
+    return _conclude(item, results, case)
 
 
 def _examine_all(request: Request, facts: Facts, answers: Mapping[str, Answer]) -> list[_Examined]:
@@ -333,11 +341,11 @@ def _shows(request: Request) -> probes.ShowsSymptom:
     return shows
 
 
-def _conclude(item: _Examined, results: Mapping[str, TrialResult]) -> CheckResult:
+def _conclude(item: _Examined, results: Mapping[str, Sequence[TrialResult]], case: Case) -> CheckResult:
     check = item.entry.check
     began = time.monotonic()
     findings: list[Finding] = []
-    trials: dict[str, TrialResult] = {}
+    trials: dict[str, Sequence[TrialResult]] = {}
     outcome, reason = item.outcome, item.reason
     if outcome is None and check is not None:
         try:
@@ -345,12 +353,16 @@ def _conclude(item: _Examined, results: Mapping[str, TrialResult]) -> CheckResul
                 mine = {_key(request): results[_key(request)] for request in suspicion.trials}
                 trials.update(mine)
                 if mine:
-                    findings.extend(check().conclude(suspicion.finding, tuple(mine.values())))
+                    shown = tuple(itertools.chain.from_iterable(mine.values()))
+                    findings.extend(check().conclude(suspicion.finding, shown))
                 else:
                     findings.append(suspicion.finding)
             # A finding that does not fit the contract is its check's fault, found here and not in a format.
             findings = msgspec.convert(msgspec.to_builtins(findings), List[Finding])
             outcome, reason = _outcome(findings, list(trials.values()))
+            if outcome == "pass":
+                with contextlib.suppress(CannotTell):
+                    reason = check().remark(case, list(_all(trials)))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -360,21 +372,26 @@ def _conclude(item: _Examined, results: Mapping[str, TrialResult]) -> CheckResul
         topic=check.topic if check is not None else "",
         outcome=outcome or "crashed",
         reason=reason,
-        seconds=round(
-            item.seconds + time.monotonic() - began + sum(trial.seconds for trial in trials.values()), 4
-        ),
-        trials=tuple(trials.values()),
+        seconds=round(item.seconds + time.monotonic() - began + sum(it.seconds for it in _all(trials)), 4),
+        trials=tuple(_all(trials)),
         findings=tuple(
             f if f.url or check is None else msgspec.structs.replace(f, url=check.url) for f in findings
         ),
     )
 
 
-def _outcome(findings: Sequence[Finding], trials: Sequence[TrialResult]) -> tuple[CheckOutcome, str | None]:
-    """`pass` wants something that was shown: a trial that could not speak is a skip with its reason."""
+def _all(trials: Mapping[str, Sequence[TrialResult]]) -> Iterable[TrialResult]:
+    return itertools.chain.from_iterable(trials.values())
+
+
+def _outcome(
+    findings: Sequence[Finding], trials: Sequence[Sequence[TrialResult]]
+) -> tuple[CheckOutcome, str | None]:
+    """`pass` wants something that was shown: a trial that spoke on no device is a skip with its reason."""
     if any(finding.severity != "note" for finding in findings):
         return "findings", None
-    silent = [trial for trial in trials if trial.status in ("inconclusive", "not-run")]
-    if silent and not findings:
-        return "skipped", f"{silent[0].status}: {silent[0].reason}"
+    for results in trials:
+        silent = [result for result in results if result.status in ("inconclusive", "not-run")]
+        if len(silent) == len(results) and not findings:
+            return "skipped", f"{silent[0].status}: {silent[0].reason}"
     return "pass", None

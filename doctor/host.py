@@ -6,12 +6,15 @@ Everything that could hang runs in a child with a time limit and bounded output.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -35,6 +38,16 @@ does not do: raised inside a destructor it is lost."""
 
 Answer = Mapping[str, Any]
 Ask = Callable[..., Answer]
+
+
+_ALLOWED_VARIABLE = re.compile(
+    r"(CUDA|NVIDIA|NCCL|TORCH|TORCHELASTIC|PYTORCH|TRITON|HF|HUGGINGFACE|TRANSFORMERS|DS|DEEPSPEED|ACCELERATE|SLURM"
+    r"|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|UCX|FI|GLOO|ROCM|HIP|HSA|BNB|FSDP|VLLM)_\w+"
+    r"|(MASTER_(ADDR|PORT)|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|LD_LIBRARY_PATH|LD_PRELOAD|XDG_CACHE_HOME|TMPDIR"
+    r"|TOKENIZERS_PARALLELISM|BITSANDBYTES_NOWELCOME|PYTHONPATH|PYTHONHASHSEED|VIRTUAL_ENV|CONDA_PREFIX)"
+)
+SECRET_VARIABLE = re.compile(r"(?i)(token(?!iz)|secret|pass|(api|access|private)_?key|credential|cookie|jwt)")
+"""Names of environment variables whose values are nobody's business."""
 
 
 class Unavailable(Exception):
@@ -77,6 +90,10 @@ class Host:
         """Whether something is there."""
         return bool(self._ask("exists", path).get("value"))
 
+    def is_folder(self, path: str) -> bool:
+        """Whether a folder is there."""
+        return bool(self._ask("is-folder", path).get("value"))
+
     def names(self, folder: str) -> list[str]:
         """The sorted names in a folder; empty when it is absent or unreadable."""
         return list(map(str, self._ask("names", folder).get("names", ())))
@@ -97,6 +114,32 @@ class Host:
         """The interpreter that the doctor itself runs in."""
         return self._text("own-python") or "python"
 
+    def environment(self) -> dict[str, str]:
+        """The variables of the allow list that are set. No other one is ever looked at."""
+        variables = self._ask("environment").get("variables")
+        return {str(k): str(v) for k, v in variables.items()} if isinstance(variables, dict) else {}
+
+    def disks(self, paths: Sequence[str]) -> dict[str, Answer]:
+        """Of each path what disks.py tells, asked in a child; one that does not answer has an `error`."""
+        answers = self._checked("disks", *paths).get("disks")
+        return (
+            {str(k): v for k, v in answers.items() if isinstance(v, dict)}
+            if isinstance(answers, dict)
+            else {}
+        )
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of the files below each folder in this one, links not followed."""
+        return self._numbers("sizes", folder)
+
+    def file_sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file in a folder, links followed; empty when it is absent or unreadable."""
+        return self._numbers("file-sizes", folder)
+
+    def kernel_log(self) -> list[str]:
+        """The last lines that NVIDIA's driver wrote to the kernel's log. Raises Unavailable."""
+        return list(map(str, self._checked("kernel-log").get("lines", ())))
+
     def run(self, argv: Sequence[str], *, seconds: float) -> Completed:
         """Runs a command without a shell, its input empty, ended at the time limit."""
         return self._completed("run", str(seconds), *argv)
@@ -115,6 +158,11 @@ class Host:
         value = self._ask(*question).get("value")
         return value if isinstance(value, str) else None
 
+    def _numbers(self, *question: str) -> dict[str, int]:
+        sizes = self._ask(*question).get("sizes")
+        known = sizes.items() if isinstance(sizes, dict) else ()
+        return {str(name): size for name, size in known if isinstance(size, int)}
+
     def _completed(self, *question: str) -> Completed:
         answer = self._ask(*question)
         returncode, problem = answer.get("returncode"), answer.get("problem")
@@ -131,6 +179,15 @@ class Host:
         if "error" in answer:
             raise Unavailable(str(answer["error"]))
         return answer
+
+
+def allowed_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that decide how training runs; of one whose name speaks of a secret that it is set."""
+    return {
+        name: "(set)" if SECRET_VARIABLE.search(name) and not name.endswith("_PATH") else value
+        for name, value in sorted(environ.items())
+        if _ALLOWED_VARIABLE.fullmatch(name)
+    }
 
 
 def real_host() -> Host:
@@ -226,6 +283,61 @@ def _platform() -> Answer:
     return {"platform": sys.platform, "kernel": uname.release, "machine": uname.machine}
 
 
+def _sizes(folder: str) -> Answer:
+    sizes = {}
+    with os.scandir(folder) as entries:
+        folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for path in folders:
+        total = 0
+        for parent, _, files in os.walk(path):
+            for name in files:
+                with contextlib.suppress(OSError):
+                    info = os.lstat(os.path.join(parent, name))
+                    total += info.st_size if stat.S_ISREG(info.st_mode) else 0
+        sizes[os.path.basename(path)] = total
+    return {"sizes": sizes}
+
+
+def _file_sizes(folder: str) -> Answer:
+    sizes = {}
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):  # a link whose target is gone
+            info = os.stat(os.path.join(folder, name))
+            if stat.S_ISREG(info.st_mode):
+                sizes[name] = info.st_size
+    return {"sizes": sizes}
+
+
+def _kernel_log() -> Answer:
+    # Each read gives one record; without waiting, EAGAIN is the end and EPIPE a record that was overwritten.
+    kept: collections.deque[str] = collections.deque(maxlen=200)
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                record = os.read(log, 1 << 14).decode("utf-8", "replace")
+            except BlockingIOError:
+                return {"lines": list(kept)}
+            except BrokenPipeError:
+                continue
+            text = record.partition(";")[2].partition("\n")[0]
+            if "NVRM" in text:
+                kept.append(text)
+    finally:
+        os.close(log)
+
+
+def _disks(*paths: str) -> Answer:
+    # In a child: a process that waits for a dead mount may be impossible to end.
+    script = Path(__file__).resolve().parent / "disks.py"
+    argv = [sys.executable, "-I", "-S", str(script), str(FILE_LIMIT_S), json.dumps(paths)]
+    done = run_bounded(argv, seconds=FILE_LIMIT_S + 3.0, own_descriptor=True)
+    try:
+        return {"disks": json.loads(done.result)}
+    except ValueError:
+        return {"error": f"file systems: {done.problem or describe_status(done.returncode)}"}
+
+
 def _run(seconds: str, *argv: str) -> Answer:
     return run_bounded(argv, seconds=float(seconds))._asdict()
 
@@ -254,13 +366,19 @@ _FILE_QUESTIONS: dict[str, Callable[..., Answer]] = {
     "which": lambda program: {"value": shutil.which(program)},
     "read": _read,
     "exists": lambda path: {"value": os.path.exists(path)},
+    "is-folder": lambda path: {"value": os.path.isdir(path)},
+    "sizes": _sizes,
+    "file-sizes": _file_sizes,
+    "kernel-log": _kernel_log,
     "names": lambda folder: {"names": sorted(os.listdir(folder))},
     "absolute": lambda path: {"value": os.path.abspath(os.path.expanduser(path))},
     "real": lambda path: {"value": os.path.realpath(path)},
 }
 _QUESTIONS: dict[str, Callable[..., Answer]] = {
     "env": lambda name: {"value": os.environ.get(name)},
+    "environment": lambda: {"variables": allowed_variables(os.environ)},
     "platform": _platform,
+    "disks": _disks,
     "own-python": lambda: {"value": sys.executable},
     "run": _run,
     "inventory": _inventory,
@@ -398,7 +516,16 @@ def temporary_folder() -> Iterator[str]:
     try:
         yield folder
     finally:
+        remove_scratch_folders(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_scratch_folders(folder: str) -> None:
+    """Removes what killed arms left outside the temporary folder; see scratch_folder() in patient/arms.py."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, "scratch-folders")) as made:
+        for path in made.read().splitlines():
+            if os.path.basename(path).startswith(".llm-doctor-"):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def worker_environment(folder: str) -> dict[str, str]:

@@ -48,6 +48,71 @@ class System(Struct, frozen=True, kw_only=True):
     wsl: Optional[str] = None
 
 
+class Cpu(Struct, frozen=True, kw_only=True):
+    """The processor: how many logical ones there are, how many this process may use, and the flags of
+    its matrix and half-precision instructions. `quota` is the cgroup's limit, in processors."""
+
+    name: str
+    logical: int
+    usable: int
+    quota: Optional[float] = None
+    flags: Tuple[str, ...] = ()
+
+
+class Memory(Struct, frozen=True, kw_only=True):
+    """Main memory, and the limit that a cgroup sets to this process and those beside it."""
+
+    total_bytes: int
+    available_bytes: int
+    swap_bytes: int = 0
+    cgroup_limit_bytes: Optional[int] = None
+    cgroup_used_bytes: Optional[int] = None
+
+
+class Limit(Struct, frozen=True, kw_only=True):
+    """A resource limit of this process; null is unlimited."""
+
+    soft: Optional[int] = None
+    hard: Optional[int] = None
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """The limits that training meets: locked memory in bytes, open files, processes of this user."""
+
+    locked_memory_bytes: Limit
+    open_files: Limit
+    processes: Limit
+
+
+class Mount(Struct, frozen=True, kw_only=True):
+    """A mounted file system with room for files. Free is what this user may still use.
+
+    `problem` says why its sizes are not known: a network server that does not answer."""
+
+    path: str
+    filesystem: str
+    device: str
+    kind: Literal["local", "memory", "overlay", "network"]
+    read_only: bool
+    writable: Optional[bool] = None
+    total_bytes: Optional[int] = None
+    free_bytes: Optional[int] = None
+    inodes: Optional[int] = None
+    inodes_free: Optional[int] = None
+    problem: Optional[str] = None
+
+
+class Mounts(Struct, frozen=True, kw_only=True):
+    """Every mounted file system but the kernel's own (proc, sysfs, cgroup and their like)."""
+
+    mounts: Tuple[Mount, ...] = ()
+
+    def of(self, path: str) -> Optional[Mount]:
+        """The one that holds this path (absolute, links resolved)."""
+        holding = [it for it in self.mounts if f"{path}/".startswith(f"{it.path.rstrip('/')}/")]
+        return max(holding, key=lambda it: len(it.path), default=None)
+
+
 class GpuProcess(Struct, frozen=True, kw_only=True):
     """A process that holds a context on a GPU; memory is unknown where the driver does not tell."""
 
@@ -55,16 +120,43 @@ class GpuProcess(Struct, frozen=True, kw_only=True):
     memory_bytes: Optional[int] = None
 
 
+class RemappedRows(Struct, frozen=True, kw_only=True):
+    """Rows of memory that a GPU replaced by spare ones, and whether more wait for a reset or found none."""
+
+    correctable: int
+    uncorrectable: int
+    pending: bool
+    failed: bool
+
+
 class Gpu(Struct, frozen=True, kw_only=True):
-    """One NVIDIA GPU as NVML describes it; what it does not tell is null. `problem` says why all is."""
+    """One NVIDIA GPU as NVML describes it; what it does not tell is null. `problem` says why all is.
+
+    ECC errors are those that could not be corrected: since the driver was loaded (volatile) and ever
+    (aggregate). An idle GPU lowers its PCIe generation to save power."""
 
     index: int
     name: Optional[str] = None
     uuid: Optional[str] = None
+    pci_bus_id: Optional[str] = None
     compute_capability: Optional[Tuple[int, int]] = None
     memory_total_bytes: Optional[int] = None
     memory_free_bytes: Optional[int] = None
     processes: Optional[Tuple[GpuProcess, ...]] = None
+    compute_mode: Optional[str] = None
+    persistence: Optional[bool] = None
+    mig: Optional[bool] = None
+    ecc: Optional[bool] = None
+    ecc_errors_volatile: Optional[int] = None
+    ecc_errors_aggregate: Optional[int] = None
+    remapped_rows: Optional[RemappedRows] = None
+    throttle_reasons: Optional[Tuple[str, ...]] = None
+    pcie_generation: Optional[int] = None
+    pcie_generation_max: Optional[int] = None
+    pcie_width: Optional[int] = None
+    pcie_width_max: Optional[int] = None
+    nvlinks_active: Optional[int] = None
+    nvlinks_inactive: Optional[int] = None
     problem: Optional[str] = None
 
 
@@ -74,6 +166,15 @@ class Gpus(Struct, frozen=True, kw_only=True):
     driver: str
     driver_cuda: Optional[str] = None
     gpus: Tuple[Gpu, ...] = ()
+
+
+class NvidiaModule(Struct, frozen=True, kw_only=True):
+    """NVIDIA's kernel module, and what the kernel's log says of its errors (Xid) where it may be read."""
+
+    version: str
+    gpus: Tuple[str, ...] = ()
+    xid_lines: Tuple[str, ...] = ()
+    log_problem: Optional[str] = None
 
 
 class Accelerator(Struct, frozen=True, kw_only=True):
@@ -155,6 +256,29 @@ class Packages(Struct, frozen=True, kw_only=True):
     modules: Dict[str, str]
 
 
+class UnmetRequirement(Struct, frozen=True, kw_only=True):
+    """An installed distribution asks for another one that is absent, or of a version that does not fit."""
+
+    package: str
+    requires: str
+    installed: Optional[str] = None
+
+
+class SharedModule(Struct, frozen=True, kw_only=True):
+    """One module that several installed distributions provide; who was installed last has written it."""
+
+    module: str
+    packages: Tuple[str, ...]
+
+
+class Requirements(Struct, frozen=True, kw_only=True):
+    """Where the installed distributions do not fit together. `twice` are installed in two versions."""
+
+    unmet: Tuple[UnmetRequirement, ...] = ()
+    shared_modules: Tuple[SharedModule, ...] = ()
+    twice: Tuple[str, ...] = ()
+
+
 class TorchBuild(Struct, frozen=True, kw_only=True):
     """What torch/version.py says, read as text."""
 
@@ -176,6 +300,65 @@ class DeepSpeedBuild(Struct, frozen=True, kw_only=True):
     when_jit: BuildRule
 
 
+class BitsAndBytesBuild(Struct, frozen=True, kw_only=True):
+    """The native libraries that the installed bitsandbytes brings: for which CUDA versions, and for CPUs."""
+
+    version: str
+    cuda: Tuple[str, ...] = ()
+    cpu: bool = False
+
+
+class CacheFolder(Struct, frozen=True, kw_only=True):
+    """Where an installed library puts downloads, and the variable that decided it (null: its default).
+    `elsewhere` is a place that could be chosen instead.
+
+    `nearest` is the folder itself or the first above it that is there, with links resolved."""
+
+    purpose: Literal["models", "hub", "xet", "datasets", "elsewhere"]
+    path: str
+    decided_by: Optional[str] = None
+    exists: bool = False
+    nearest: Optional[str] = None
+    writable: Optional[bool] = None
+    free_bytes: Optional[int] = None
+    inodes_free: Optional[int] = None
+    problem: Optional[str] = None
+
+
+class CachedModel(Struct, frozen=True, kw_only=True):
+    """A model or data set in the cache, with the bytes of its files."""
+
+    name: str
+    size_bytes: int
+
+
+class HfCaches(Struct, frozen=True, kw_only=True):
+    """Where Hugging Face's libraries download to on this machine, and what they have downloaded."""
+
+    folders: Tuple[CacheFolder, ...] = ()
+    cached: Tuple[CachedModel, ...] = ()
+
+    @property
+    def models(self) -> Optional[CacheFolder]:
+        """Where models are downloaded to: transformers' own place, else the hub's."""
+        return next((folder for folder in self.folders if folder.purpose == "models"), None)
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """The model that --model names: bytes of its weights, and how many of them are in the cache."""
+
+    name: str
+    found_in: str
+    weight_bytes: int
+    cached_bytes: int = 0
+
+
+class Environment(Struct, frozen=True, kw_only=True):
+    """The environment variables that decide how training runs: an allow list, nothing that is a secret."""
+
+    variables: Dict[str, str]
+
+
 class Fact(Struct, Generic[T], frozen=True, kw_only=True):
     """A reading of the machine, or the reason why there is none. Never read absence as health."""
 
@@ -190,14 +373,24 @@ class Facts(Struct, frozen=True, kw_only=True):
     """Everything read about node and patient."""
 
     system: Fact[System]
+    cpu: Fact[Cpu]
+    memory: Fact[Memory]
+    limits: Fact[Limits]
+    mounts: Fact[Mounts]
     gpus: Fact[Gpus]
+    nvidia_module: Fact[NvidiaModule]
     accelerators: Fact[Accelerators]
     cuda_toolkits: Fact[CudaToolkits]
     compilers: Fact[Compilers]
     python: Fact[Interpreter]
     packages: Fact[Packages]
+    requirements: Fact[Requirements]
     torch_build: Fact[TorchBuild]
     deepspeed_build: Fact[DeepSpeedBuild]
+    bitsandbytes_build: Fact[BitsAndBytesBuild]
+    hf_caches: Fact[HfCaches]
+    model: Fact[Model]
+    environment: Fact[Environment]
 
 
 FACT_NAMES: Dict[Type[Any], str] = {get_args(hint)[0]: name for name, hint in get_type_hints(Facts).items()}

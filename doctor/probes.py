@@ -7,9 +7,10 @@ import itertools
 import time
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from llm_doctor.check import PatientScript, Question, TrialRequest
+from llm_doctor.check import PatientScript, Question, Trial, TrialRequest
 from llm_doctor.host import Unavailable, WorkerProcess
 from llm_doctor.model import Answer, Arm, ProofStatus, TrialCase, TrialResult
+from llm_doctor.places import Place, Places
 
 IMPORT_LIMIT_S = 180.0
 """For one import; a cold one from a network file system takes a minute. Not counted against the budget."""
@@ -20,13 +21,16 @@ ShowsSymptom = Callable[[TrialRequest, str], bool]
 
 
 class Job(NamedTuple):
-    """One call of a function in a question's or trial's file."""
+    """One call of a function in a question's or trial's file.
+
+    An arm is `isolated`: nothing ran before it in its process. Questions and plans share one."""
 
     script: PatientScript
     call: str
     arguments: Mapping[str, Any]
     needs_imports: bool = True
     gpu: str | None = None
+    isolated: bool = False
 
 
 class JobResult(NamedTuple):
@@ -128,6 +132,7 @@ class Worker:
                     "needs_imports": job.needs_imports,
                     "limit_s": job.script.limit_s,
                     "gpu": job.gpu,
+                    "isolated": job.isolated,
                 }
             )
         self._process.send({"do": "run", "jobs": commands, "budget_s": budget_s})
@@ -165,9 +170,13 @@ def worker(python: str, folder: str, progress: Progress) -> Iterator[Worker]:
         it.stop()
 
 
-def ask(it: Worker, questions: Sequence[Question], budget_s: float) -> dict[str, Answer]:
-    """The answers by the questions' names."""
-    jobs = [Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports) for q in questions]
+def ask(it: Worker, questions: Sequence[Question], where: Places, budget_s: float) -> dict[str, Answer]:
+    """The answers by the questions' names.
+
+    In the lane that the trials will use: what is imported there need not be imported again, and no second
+    process claims a GPU that lets in one alone."""
+    gpu = where.idle[0].uuid if where.idle else None
+    jobs = [Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports, gpu=gpu) for q in questions]
     answers = {}
     for question, result in zip(questions, it.run(jobs, budget_s)):
         ok = result.outcome == "passed"
@@ -184,57 +193,71 @@ def ask(it: Worker, questions: Sequence[Question], budget_s: float) -> dict[str,
 def run_trials(
     it: Worker,
     requests: Sequence[TrialRequest],
-    gpu: tuple[int, str] | None,
-    why_no_gpu: str | None,
+    where: Places,
     budget_s: float,
     shows_symptom: ShowsSymptom,
-) -> list[TrialResult]:
-    """Runs each trial once: its combinations first, then every arm of every trial.
+) -> list[list[TrialResult]]:
+    """Runs each trial once on each of its devices: its combinations first, then every arm of every trial.
 
-    `gpu` is the index and UUID of an idle one; trials that want it run there, or else say why not."""
+    Trials that want a GPU run on an idle one, or else say why not. The others see none: a library that makes
+    a context where it may would disturb whoever uses the first GPU."""
     began = time.monotonic() - it.import_seconds
-    places = [gpu if request.trial.on_gpu else None for request in requests]
+    hidden = "" if where.idle or where.left_alone else None
+    runs = [(request, place) for request in requests for place in _devices(request.trial, where)]
+    gpus = [place.uuid if place else hidden for _, place in runs]
     plans = it.run(
         [
-            Job(request.trial, "combinations", {"settings": request.settings}, gpu=place and place[1])
-            for request, place in zip(requests, places)
+            Job(request.trial, "combinations", {"settings": request.settings}, gpu=gpu)
+            for (request, _), gpu in zip(runs, gpus)
         ],
         budget_s,
     )
     jobs: list[Job] = []
     keys: list[tuple[int, int, str]] = []
-    for number, (request, plan, place) in enumerate(zip(requests, plans, places)):
+    for number, ((request, _), plan, gpu) in enumerate(zip(runs, plans, gpus)):
         for position, combination in enumerate(plan.value if _is_plan(plan) else ()):
             for arm in ("broken", "fixed"):
                 if arm == "fixed" and combination.get("remedy", ...) is None:
                     continue  # nothing on this machine to try
                 arguments = {"settings": request.settings, "combination": combination}
-                jobs.append(Job(request.trial, arm, arguments, gpu=place and place[1]))
+                jobs.append(Job(request.trial, arm, arguments, gpu=gpu, isolated=True))
                 keys.append((number, position, arm))
     remaining = max(0.0, budget_s - (time.monotonic() - began - it.import_seconds))
     arms = dict(zip(keys, it.run(jobs, remaining))) if jobs else {}
-    return [
-        _result(request, number, plan, place, why_no_gpu, arms, shows_symptom)
-        for number, (request, plan, place) in enumerate(zip(requests, plans, places))
-    ]
+    results: list[list[TrialResult]] = [[] for _ in requests]
+    for number, ((request, place), plan) in enumerate(zip(runs, plans)):
+        result = _result(request, number, plan, place, where.why_cpu, arms, shows_symptom)
+        mine = results[requests.index(request)]
+        if place is None or result.device != "cpu" or not mine:  # a torch that uses no GPU: once is enough
+            mine.append(result)
+    for request, mine in zip(requests, results):
+        if request.trial.on_every_gpu and where.idle:
+            mine += [not_run(request, f"it {why}", f"cuda:{gpu}") for gpu, why in where.left_alone]
+    return results
+
+
+def _devices(trial: Trial, where: Places) -> Sequence[Place | None]:
+    if where.idle and trial.on_every_gpu:
+        return where.idle
+    return [where.idle[0] if where.idle and trial.on_gpu else None]
 
 
 def _result(
     request: TrialRequest,
     number: int,
     plan: JobResult,
-    place: tuple[int, str] | None,
+    place: Place | None,
     why_cpu: str | None,
     arms: Mapping[tuple[int, int, str], JobResult],
     shows_symptom: ShowsSymptom,
 ) -> TrialResult:
     mine = [result for key, result in arms.items() if key[0] == number]
     # What was asked for is not what was used: torch may be unable to use the GPU.
-    device = f"cuda:{place[0]}" if place and any(result.on_gpu for result in mine) else "cpu"
-    if not request.trial.on_gpu:
+    device = f"cuda:{place.gpu}" if place and any(result.on_gpu for result in mine) else "cpu"
+    if not request.trial.on_gpu and not request.trial.on_every_gpu:
         why_cpu = None
     elif place and device == "cpu":
-        why_cpu = f"torch did not use GPU {place[0]}: tried on the CPU"
+        why_cpu = f"torch did not use GPU {place.gpu}: tried on the CPU"
     if plan.outcome == "passed" and not _is_plan(plan):
         return not_run(request, f"its combinations are no list of objects: {plan.value!r}"[:200], device)
     if plan.outcome != "passed":
@@ -307,7 +330,9 @@ def judge(
     if fixed is None:
         return "inconclusive", "it fails as suspected, but this machine has no remedy to try"
     if fixed.outcome != "passed":
-        return "inconclusive", f"the remedy does not help here: {first_line(fixed.error)}"
+        fails = f" ({first_line(broken.error)})" if broken.error else ""
+        helps_not = f"but the remedy does not help here: {first_line(fixed.error)}"
+        return "inconclusive", f"it fails as suspected{fails}, {helps_not}"
     return "reproduced", None
 
 

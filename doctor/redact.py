@@ -15,6 +15,7 @@ from typing import Any, Iterable, Literal, Mapping, Tuple, Type, TypeVar, get_ar
 
 import msgspec
 
+from llm_doctor.host import SECRET_VARIABLE
 from llm_doctor.model import CheckResult, Proof, Report, TrialResult
 
 _NOT_SECRET = frozenset(
@@ -24,7 +25,6 @@ _NOT_SECRET = frozenset(
         " linux python torch cuda cpu",
     )
 )
-_SECRET_VARIABLE = re.compile(r"(?i)(token|secret|pass|api_?key|access_?key|credential|private_?key)")
 _TOKENS = re.compile(
     r"""
       \bhf_[A-Za-z0-9]{16,}
@@ -38,7 +38,10 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_PASSWORD = re.compile(r"(?i)(?<=pass=)\S+|(?<=passwd=)\S+|(?<=password=)\S+|(?<=token=)\S+|(?<=secret=)\S+")
+_PASSWORD = re.compile(
+    r"""(?ix)(?:(?<=pass=) | (?<=passwd=) | (?<=password=) | (?<=token=) | (?<=secret=))
+    (?!"?\$\w)\S+  # what another variable holds is not said here"""
+)
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"]+(?=@)")
 _IPV4 = r"\d{1,3}(?:\.\d{1,3}){3}"
 _NUMBERED = (
@@ -71,7 +74,7 @@ class Redactor:
         self._numbers: dict[Tuple[str, str], str] = {}
         for name, value in environ.items():
             # A path that a variable of such a name holds is a place, not a secret.
-            if _SECRET_VARIABLE.search(name) and len(value) >= 6 and not value.startswith("/"):
+            if SECRET_VARIABLE.search(name) and len(value) >= 6 and not value.startswith("/"):
                 self._secrets.append(re.compile(re.escape(value)))
         for home in (environ.get("HOME", ""), *homes):
             if len(home.rstrip("/")) > 1:

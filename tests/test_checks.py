@@ -27,7 +27,7 @@ def said(result: CheckResult) -> tuple[str, ...]:
     ("check", "example"), EXAMPLES, ids=[f"{check.name}: {example.title}" for check, example in EXAMPLES]
 )
 def test_an_example_says_what_it_promises(check: type[Check], example: Example) -> None:
-    result = check_case(check, example.case, {trial.name: trial for trial in example.trials})
+    result = check_case(check, example.case, example.trials)
     assert said(result) == example.says
     assert result.outcome == example.outcome
     if example.reason is not None:
@@ -63,7 +63,7 @@ def test_a_check_is_documented_in_its_one_file(check: type[Check]) -> None:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 def test_fixes_that_are_python_parse(check: type[Check]) -> None:
     for example in check().examples():
-        result = check_case(check, example.case, {trial.name: trial for trial in example.trials})
+        result = check_case(check, example.case, example.trials)
         for finding in result.findings:
             for fix in finding.fixes:
                 if fix.kind == "edit":
@@ -89,5 +89,5 @@ def test_a_case_without_facts_is_skipped_by_every_check() -> None:
     from llm_doctor.check import facts_of
 
     for check in CHECKS:
-        result = check_case(check, Case(facts=facts_of()), {})
+        result = check_case(check, Case(facts=facts_of()), ())
         assert (result.outcome, result.reason) == ("skipped", "not in this example"), check.name

@@ -14,6 +14,7 @@ from llm_doctor import probes, registry
 from llm_doctor.check import Check, TrialRequest
 from llm_doctor.examination import check_case
 from llm_doctor.host import temporary_folder
+from llm_doctor.places import Places
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def check(tmp_path: Path) -> type[Check]:
 def test_its_examples_hold(check: type[Check]) -> None:
     registry._validate(check)
     for example in check().examples():
-        result = check_case(check, example.case, {trial.name: trial for trial in example.trials})
+        result = check_case(check, example.case, example.trials)
         assert (result.outcome, result.reason) == (example.outcome, example.reason)
         assert tuple(f"{f.severity}: {f.message}" for f in result.findings) == example.says
 
@@ -41,7 +42,7 @@ def test_its_examples_hold(check: type[Check]) -> None:
 def test_its_trial_reproduces_the_fault(check: type[Check], stack_site: str) -> None:
     request = TrialRequest(check.trials[0])
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
-        (result,) = probes.run_trials(worker, [request], None, None, 60.0, lambda request, error: False)
+        ((result,),) = probes.run_trials(worker, [request], Places(), 60.0, lambda request, error: False)
     assert result.status == "reproduced"
     (case,) = result.cases
     assert case.broken is not None and case.broken.measured == {"finite_weights": 0}

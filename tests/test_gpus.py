@@ -9,8 +9,9 @@ import pytest
 from conftest import check_of, report_of, run_doctor
 
 from llm_doctor import host
-from llm_doctor.examination import idle_gpu, read_facts
+from llm_doctor.examination import read_facts
 from llm_doctor.model import Gpu, Gpus
+from llm_doctor.places import places
 
 
 @pytest.fixture
@@ -23,6 +24,16 @@ def examined(driver: Path, fault: str = "", *arguments: str) -> dict[str, Any]:
     return report_of(run_doctor("run", "--no-probes", "--format", "json", *arguments, env=environment))
 
 
+def examined_gpus(driver: Path, fault: str) -> list[dict[str, Any]]:
+    gpus: list[dict[str, Any]] = examined(driver, fault)["facts"]["gpus"]["value"]["gpus"]
+    return gpus
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    assert one.keys() == other.keys()
+    return {key: value for key, value in one.items() if value != other[key]}
+
+
 def test_driver_and_gpus_are_read(driver: Path) -> None:
     gpus = examined(driver, "", "--no-redact")["facts"]["gpus"]["value"]
     assert (gpus["driver"], gpus["driver_cuda"]) == ("535.183.01", "12.2")
@@ -31,14 +42,68 @@ def test_driver_and_gpus_are_read(driver: Path) -> None:
             "index": index,
             "name": "Tesla V100-SXM2-32GB",
             "uuid": f"GPU-8a2f1c3e-1111-2222-3333-44445555666{index + 1}",
+            "pci_bus_id": f"00000000:{bus}:00.0",
             "compute_capability": [7, 0],
             "memory_total_bytes": 32 << 30,
             "memory_free_bytes": 31 << 30,
             "processes": [],
+            "compute_mode": "default",
+            "persistence": True,
+            "mig": None,
+            "ecc": True,
+            "ecc_errors_volatile": 0,
+            "ecc_errors_aggregate": 0,
+            "remapped_rows": None,
+            "throttle_reasons": ["gpu-idle"],
+            "pcie_generation": 3,
+            "pcie_generation_max": 3,
+            "pcie_width": 16,
+            "pcie_width_max": 16,
+            "nvlinks_active": 6,
+            "nvlinks_inactive": 0,
             "problem": None,
         }
-        for index in (0, 1)
+        for index, bus in enumerate(("3B", "D8"))
     ]
+
+
+def test_a_degraded_gpu_shows_its_faults(driver: Path) -> None:
+    sick, healthy = examined_gpus(driver, "degraded")
+    assert differences(sick, healthy) == {
+        "index": 0,
+        "uuid": "<gpu-id-1>",
+        "pci_bus_id": "00000000:3B:00.0",
+        "ecc_errors_volatile": 2,
+        "ecc_errors_aggregate": 5,
+        "remapped_rows": {"correctable": 0, "uncorrectable": 1, "pending": True, "failed": False},
+        "throttle_reasons": ["hw-slowdown", "hw-thermal"],
+        "pcie_generation": 1,
+        "pcie_width": 4,
+        "nvlinks_active": 5,
+        "nvlinks_inactive": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "modes"),
+    [
+        ("exclusive", ["exclusive-process", "exclusive-process"]),
+        ("prohibited", ["prohibited", "default"]),
+    ],
+)
+def test_compute_modes_have_names(driver: Path, fault: str, modes: list[str]) -> None:
+    assert [gpu["compute_mode"] for gpu in examined_gpus(driver, fault)] == modes
+
+
+def test_a_working_gpu_is_not_throttled(driver: Path) -> None:
+    assert [gpu["throttle_reasons"] for gpu in examined_gpus(driver, "busy")] == [[], ["gpu-idle"]]
+
+
+def test_what_an_old_driver_cannot_tell_is_unknown(driver: Path) -> None:
+    """Its throttle reasons are known: they only had another name."""
+    for old, new in zip(examined_gpus(driver, "old"), examined_gpus(driver, "")):
+        assert differences(old, new) == {"pci_bus_id": None}
+        assert (old["mig"], old["remapped_rows"], old["throttle_reasons"]) == (None, None, ["gpu-idle"])
 
 
 def test_serial_numbers_are_not_shown(driver: Path) -> None:
@@ -47,9 +112,18 @@ def test_serial_numbers_are_not_shown(driver: Path) -> None:
 
 
 def test_one_lost_gpu_hides_no_other(driver: Path) -> None:
-    gpus = examined(driver, "lost")["facts"]["gpus"]["value"]["gpus"]
+    gpus = examined_gpus(driver, "lost")
     assert gpus[0]["problem"] is None and gpus[0]["name"] == "Tesla V100-SXM2-32GB"
     assert (gpus[1]["problem"], gpus[1]["name"]) == ("GPU is lost", None)
+
+
+def test_a_gpu_lost_while_it_is_asked_does_not_look_healthy(driver: Path) -> None:
+    first, second = examined_gpus(driver, "lost-later")
+    assert first["problem"] is None and first["nvlinks_active"] == 6
+    assert {key: value for key, value in second.items() if value is not None} == {
+        "index": 1,
+        "problem": "GPU is lost",
+    }
 
 
 def test_a_busy_gpu_is_left_alone(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,16 +131,16 @@ def test_a_busy_gpu_is_left_alone(driver: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FALSE_NVML", "busy")
     gpus = read_facts(host.real_host(), None)[0].gpus.value
     assert gpus is not None and [process.pid for process in gpus.gpus[0].processes] == [4242]
-    assert idle_gpu(gpus, None) == (1, "GPU-8a2f1c3e-1111-2222-3333-444455556662")
+    where = places(gpus, None)
+    assert where.idle == [(1, "GPU-8a2f1c3e-1111-2222-3333-444455556662")]
+    assert where.left_alone == [(0, "is used by process 4242, 20 GiB")]
 
 
 def test_it_is_said_when_there_is_no_gpu_to_try_on(driver: Path, stack_site: str) -> None:
     environment = {"LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": ""}
     arguments = ("run", "--format", "json", "--only", "half-float-mismatch")
     (trial,) = check_of(report_of(run_doctor(*arguments, env=environment)), "half-float-mismatch")["trials"]
-    assert trial["reason"] == (
-        "every GPU is busy, broken or hidden by CUDA_VISIBLE_DEVICES: tried on the CPU"
-    )
+    assert trial["reason"] == ("tried on the CPU (GPU 0, 1 is hidden by CUDA_VISIBLE_DEVICES)")
 
 
 def idle(index: int, uuid: str, **changes: Any) -> Gpu:
@@ -75,12 +149,21 @@ def idle(index: int, uuid: str, **changes: Any) -> Gpu:
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"processes": None}, {"memory_free_bytes": 1 << 30}, {"memory_free_bytes": None}, {"problem": "lost"}],
+    ("changes", "reason"),
+    [
+        ({"processes": None}, "may be in use: the driver does not tell"),
+        ({"memory_free_bytes": 1 << 30}, "is in use: 1 GiB of 32 GiB are free"),
+        ({"memory_free_bytes": None}, "may be in use: the driver does not tell"),
+        ({"problem": "GPU is lost"}, "does not answer (GPU is lost)"),
+        ({"mig": True}, "is divided by MIG"),
+        ({"compute_mode": "prohibited"}, "is in compute mode prohibited"),
+    ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_a_gpu_that_may_be_in_use_is_left_alone(changes: dict[str, Any]) -> None:
-    assert idle_gpu(Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1", **changes),)), None) is None
+def test_a_gpu_that_may_be_in_use_is_left_alone(changes: dict[str, Any], reason: str) -> None:
+    where = places(Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1", **changes),)), None)
+    assert (where.idle, where.left_alone) == ([], [(0, reason)])
+    assert where.why_cpu == f"tried on the CPU (GPU 0 {reason})"
 
 
 @pytest.mark.parametrize(
@@ -98,8 +181,8 @@ def test_a_gpu_that_may_be_in_use_is_left_alone(changes: dict[str, Any]) -> None
 )
 def test_a_gpu_that_the_job_may_not_use_is_left_alone(visible: str | None, index: int | None) -> None:
     gpus = Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1"), idle(1, "GPU-bbbb-2")))
-    chosen = idle_gpu(gpus, visible)
-    assert (chosen and chosen[0]) == index
+    chosen = places(gpus, visible).idle
+    assert (chosen[0].gpu if chosen else None) == index
 
 
 def test_a_gpu_that_torch_cannot_use_is_not_claimed(driver: Path, stack_site: str) -> None:

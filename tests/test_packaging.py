@@ -29,7 +29,7 @@ def test_every_package_of_the_tree_is_installed() -> None:
 
 
 def test_code_for_the_patient_is_standard_library_in_python_3_8_syntax() -> None:
-    allowed = {"torch", "transformers", "peft", "deepspeed", "llm_doctor"}
+    allowed = {"torch", "transformers", "peft", "deepspeed", "bitsandbytes", "llm_doctor"}
     standard = sys.stdlib_module_names if sys.version_info >= (3, 10) else frozenset()
     for file in (ROOT / "doctor" / "patient").rglob("*.py"):
         tree = ast.parse(file.read_text(), feature_version=(3, 8))

@@ -17,6 +17,7 @@ from llm_doctor.check import Case, Check, Suspicion, Trial, TrialRequest, facts_
 from llm_doctor.examination import check_case
 from llm_doctor.host import temporary_folder
 from llm_doctor.model import Finding, Subject
+from llm_doctor.places import Places
 
 CHECK = '''
 """Somebody else's check."""
@@ -189,7 +190,7 @@ def misbehaving(examine: Callable[..., Any]) -> type[Check]:
     ids=["a finding", "nothing", "exits", "settings", "severity", "evidence"],
 )
 def test_a_check_that_misbehaves_is_a_crash_of_its_own(examine: Callable[..., Any], reason: str) -> None:
-    result = check_case(misbehaving(examine), Case(facts=facts_of()), {})
+    result = check_case(misbehaving(examine), Case(facts=facts_of()), ())
     assert result.outcome == "crashed" and (result.reason or "").startswith(reason)
 
 
@@ -199,5 +200,5 @@ def test_a_plan_that_is_none_is_a_trial_that_was_not_run(plan: str, tmp_path: Pa
     file.write_text(f"def combinations(settings): return {plan}\n")
     request = TrialRequest(Trial(name="trial", imports=(), file=str(file)))
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
-        (result,) = probes.run_trials(worker, [request], None, None, 20.0, lambda request, error: False)
+        ((result,),) = probes.run_trials(worker, [request], Places(), 20.0, lambda request, error: False)
     assert result.status == "not-run" and "no list of objects" in (result.reason or "")

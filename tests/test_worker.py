@@ -19,6 +19,7 @@ from llm_doctor import probes
 from llm_doctor.check import Question, Trial, TrialRequest
 from llm_doctor.host import temporary_folder
 from llm_doctor.model import TrialResult
+from llm_doctor.places import Places
 
 WORKER = ROOT / "doctor" / "patient" / "worker.py"
 
@@ -32,8 +33,11 @@ def question(folder: Path, source: str, *, imports: tuple[str, ...] = (), limit_
 
 
 def ask(python: str | Path, *questions: Question, budget_s: float = 60.0) -> list[probes.JobResult]:
-    """Runs all of them in one worker."""
-    jobs = [probes.Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports) for q in questions]
+    """Runs all of them in one worker, each as an arm runs: alone."""
+    jobs = [
+        probes.Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports, isolated=True)
+        for q in questions
+    ]
     with temporary_folder() as folder, probes.worker(str(python), folder, lambda doing: None) as worker:
         return worker.run(jobs, budget_s)
 
@@ -223,6 +227,7 @@ def job(number: int, script: Question, call: str = "answer", **changes: Any) -> 
         "needs_imports": True,
         "limit_s": 60,
         "gpu": None,
+        "isolated": False,
         **changes,
     }
 
@@ -308,7 +313,7 @@ def test_imports_in_a_lane_are_not_counted_against_the_budget(
     )
     request = TrialRequest(Trial(name="small", imports=("peft",), file=str(file)))
     with temporary_folder() as folder, probes.worker(str(python), folder, lambda doing: None) as worker:
-        (result,) = probes.run_trials(worker, [request], None, None, 2.0, lambda request, error: False)
+        ((result,),) = probes.run_trials(worker, [request], Places(), 2.0, lambda request, error: False)
     assert result.status == "refuted" and worker.import_seconds > 2
 
 
@@ -463,7 +468,7 @@ def test_half_of_a_trial_refutes_nothing(tmp_path: Path) -> None:
     )
     request = TrialRequest(Trial(name="long-trial", imports=(), file=str(file)))
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
-        (result,) = probes.run_trials(worker, [request], None, None, 3.0, lambda request, error: False)
+        ((result,),) = probes.run_trials(worker, [request], Places(), 3.0, lambda request, error: False)
     statuses = {case.status for case in result.cases}
     assert statuses == {"refuted", "not-run"}
     assert (result.status, result.reason) == ("not-run", "the budget was spent")
@@ -496,8 +501,8 @@ def test_a_trial_is_run_case_by_case(tmp_path: Path) -> None:
     )
     request = TrialRequest(Trial(name="small-trial", imports=(), file=str(file)), {"bytes": 5})
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
-        (result,) = probes.run_trials(
-            worker, [request], None, None, 60.0, lambda request, error: "the symptom" in error
+        ((result,),) = probes.run_trials(
+            worker, [request], Places(), 60.0, lambda request, error: "the symptom" in error
         )
     assert isinstance(result, TrialResult)
     assert [case.status for case in result.cases] == ["reproduced", "reproduced", "refuted", "inconclusive"]
@@ -505,3 +510,49 @@ def test_a_trial_is_run_case_by_case(tmp_path: Path) -> None:
     failed = result.cases[1].broken
     assert failed is not None and (failed.outcome, failed.measured) == ("failed", {"parameter_bytes": 5})
     assert result.cases[3].fixed is None
+
+
+def test_a_question_that_crashes_costs_no_other_one_its_answer(tmp_path: Path) -> None:
+    """Questions share a process: what kills it is asked no more, and the others are asked in a new one."""
+    crash = question(tmp_path, "import os\nos.abort()")
+    which = question(tmp_path, "import os\nreturn {'pid': os.getpid()}")
+    with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
+        answers = probes.ask(
+            worker, [which, crash, question(tmp_path, "return {'here': True}")], Places(), 60
+        )
+    here, lost, also = answers.values()
+    assert here.status == "ok" and also.value == {"here": True}
+    assert (lost.status, lost.reason) == ("unavailable", "SIGABRT")
+
+
+def test_an_arm_never_runs_where_something_else_ran(tmp_path: Path) -> None:
+    file = tmp_path / "trial.py"
+    file.write_text(
+        "import os\n"
+        "def combinations(settings): return [{'planned_in': os.getpid()}]\n"
+        "def broken(settings, combination): return {'pid': os.getpid()}\n"
+        "fixed = broken\n"
+    )
+    request = TrialRequest(Trial(name="trial", imports=(), file=str(file)))
+    with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
+        ((result,),) = probes.run_trials(worker, [request], Places(), 60.0, lambda request, error: False)
+    (case,) = result.cases
+    assert case.broken is not None and case.fixed is not None
+    pids = {case.combination["planned_in"], case.broken.measured["pid"], case.fixed.measured["pid"]}
+    assert len(pids) == 3
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_what_an_arm_makes_outside_is_gone_however_it_ends(end: signal.Signals, tmp_path: Path) -> None:
+    beside = tmp_path / "cache"
+    beside.mkdir()
+    source = f"""
+        import os, time
+        from llm_doctor.patient.arms import scratch_folder
+        with scratch_folder({str(beside)!r}) as folder:
+            open(folder + "/data", "w").write("x")
+            os.kill(os.getpid(), {int(end)}) if {end == signal.SIGKILL} else os.kill(os.getppid(), {int(end)})
+            time.sleep(2)
+    """
+    ask(sys.executable, question(tmp_path, source))
+    assert list(beside.iterdir()) == []

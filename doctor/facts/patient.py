@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os.path
 import re
-from typing import Dict, NamedTuple
+from typing import Dict, List, NamedTuple
 
 import msgspec
 
 from llm_doctor.host import Completed, Host, Unavailable, describe_status
-from llm_doctor.model import Interpreter, Packages
+from llm_doctor.model import Interpreter, Packages, Requirements, SharedModule, UnmetRequirement
 
 SOURCE = "importlib.metadata in the patient"
 SECONDS = 30.0
@@ -24,6 +24,10 @@ class Inventory(msgspec.Struct, frozen=True):
     prefix: str
     installed: Dict[str, str]
     modules: Dict[str, str]
+    requires: Dict[str, List[str]] = {}
+    twice: List[str] = []
+    shared_modules: Dict[str, List[str]] = {}
+    markers: Dict[str, str] = {}
 
 
 class Chosen(NamedTuple):
@@ -68,6 +72,35 @@ def packages(chosen: Chosen) -> Packages:
     """Raises Unavailable with the reason why the interpreter cannot be examined."""
     inventory = _inventory(chosen)
     return Packages(installed=inventory.installed, modules=inventory.modules)
+
+
+def requirements(chosen: Chosen) -> Requirements:
+    """What `pip check` would say, and modules that two distributions bring.
+
+    Raises Unavailable with the reason why the interpreter cannot be examined."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    inventory = _inventory(chosen)
+    markers = {**inventory.markers, "extra": ""}
+    unmet = []
+    for package, lines in sorted(inventory.requires.items()):
+        for line in lines:
+            try:
+                wanted = Requirement(line)
+                if wanted.marker is not None and not wanted.marker.evaluate(markers):
+                    continue
+                installed = inventory.installed.get(re.sub(r"[-_.]+", "-", wanted.name).lower())
+                if installed is None or not wanted.specifier.contains(installed, prereleases=True):
+                    requires = f"{wanted.name}{wanted.specifier}"
+                    unmet.append(UnmetRequirement(package=package, requires=requires, installed=installed))
+            except (InvalidRequirement, ValueError, KeyError):  # nor could pip read it
+                continue
+    shared = inventory.shared_modules.items()
+    return Requirements(
+        unmet=tuple(unmet),
+        shared_modules=tuple(SharedModule(module=m, packages=tuple(p)) for m, p in sorted(shared)),
+        twice=tuple(inventory.twice),
+    )
 
 
 def _resolved(host: Host, option: str) -> str:

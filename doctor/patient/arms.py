@@ -2,6 +2,10 @@
 
 import contextlib
 import inspect
+import os
+import shutil
+import tempfile
+import uuid
 from typing import Any, Dict, Iterator, List, Optional
 
 
@@ -15,10 +19,23 @@ class Failed(Exception):
         self.measured = measured or {}
 
 
+@contextlib.contextmanager
+def scratch_folder(beside: str) -> Iterator[str]:
+    """A new folder in this one, gone afterwards.
+
+    Its name is written down before it is made, so that worker or doctor remove it when we are killed."""
+    path = os.path.join(beside, ".llm-doctor-%s" % uuid.uuid4().hex[:12])
+    with open(os.path.join(os.environ["TMPDIR"], "scratch-folders"), "a") as made:
+        made.write(path + "\n")
+    os.mkdir(path, 0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def device() -> str:
     """`cuda` when this lane was given a GPU that torch can use, else `cpu`."""
-    import os
-
     import torch
 
     return "cuda" if os.environ.get("LLM_DOCTOR_GPU") and torch.cuda.is_available() else "cpu"
@@ -41,6 +58,15 @@ def tiny_llama(**settings: Any) -> Any:
         **settings,
     )
     return LlamaForCausalLM(config)
+
+
+def tiny_llama_in_8_bits(**how: Any) -> Any:
+    """The same Llama, saved in float16 and loaded with these arguments of from_pretrained."""
+    from transformers import LlamaForCausalLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_llama().half().save_pretrained(folder)
+        return LlamaForCausalLM.from_pretrained(folder, **how)
 
 
 def with_lora(model: Any, modules_to_save: Optional[List[str]] = None) -> Any:

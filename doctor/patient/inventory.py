@@ -15,29 +15,94 @@ import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
 import re  # noqa: E402
-from typing import Any, Dict, Optional, Tuple  # noqa: E402
+from typing import Any, Dict, List, Set  # noqa: E402
 
-MODULES = ("torch", "deepspeed")
+MODULES = ("torch", "deepspeed", "bitsandbytes", "transformers", "huggingface_hub", "datasets")
+NOBODYS = ("test", "tests", "docs", "example", "examples", "scripts", "benchmarks")
+"""Top-level names that distributions leave behind by mistake; nobody imports them."""
 
 
-def _name_and_version(distribution: Any) -> Tuple[Optional[str], Optional[str]]:
-    # The headers as text: parsing every METADATA as a mail message takes ten times as long.
-    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    headers = text.split("\n\n", 1)[0]
-    found = [re.search(r"(?mi)^%s:[ \t]*(\S+)" % field, headers) for field in ("name", "version")]
-    return tuple(match.group(1) if match else None for match in found)  # type: ignore[return-value]
+class Distributions:
+    """What importlib.metadata sees, by normalised name. The first of a name on sys.path is imported."""
+
+    def __init__(self) -> None:
+        self.versions: Dict[str, str] = {}
+        self.requires: Dict[str, List[str]] = {}
+        self.twice: Set[str] = set()
+        self._found: Dict[str, Any] = {}
+        for distribution in importlib.metadata.distributions():
+            try:
+                self._add(distribution)
+            except Exception:  # one damaged distribution must not hide the others
+                continue
+
+    def _add(self, distribution: Any) -> None:
+        # The headers as text: parsing every METADATA as a mail message takes ten times as long.
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        headers = text.split("\n\n", 1)[0]
+        found = [re.search(r"(?mi)^%s:[ \t]*(\S+)" % field, headers) for field in ("name", "version")]
+        name, version = [match.group(1) if match else "" for match in found]
+        name = re.sub(r"[-_.]+", "-", name).lower()
+        if name in self.versions and self.versions[name] != version:
+            self.twice.add(name)
+        if not name or not version or name in self.versions:
+            return
+        self.versions[name] = version
+        self._found[name] = distribution
+        wanted = re.findall(r"(?mi)^Requires-Dist:[ \t]*(.+?)[ \t]*$", headers)
+        # Of optional dependencies nobody knows whether they are wanted.
+        self.requires[name] = [line for line in wanted if not re.search(r";.*\bextra\b", line)]
+
+    def shared_modules(self) -> Dict[str, List[str]]:
+        """The modules that several distributions bring a file for. Sharing a namespace is no fault."""
+        providers: Dict[str, List[str]] = {}
+        for name, distribution in self._found.items():
+            listed = _text(distribution, "top_level.txt")
+            for module in listed.split() or _modules(distribution):
+                providers.setdefault(module, []).append(name)
+        shared = {}
+        for module, names in providers.items():
+            if len(names) > 1 and module not in NOBODYS:
+                names = [name for name in names if module in _modules(self._found[name])]
+                if len(names) > 1:
+                    shared[module] = sorted(names)
+        return shared
+
+
+def _modules(distribution: Any) -> Set[str]:
+    """The modules whose own file is on a distribution's list of files."""
+    pattern = r"(?m)^([^/,\s]+?)(?:/__init__\.py|\.py|(?:\.[\w-]+)?\.so),"
+    return set(re.findall(pattern, _text(distribution, "RECORD")))
+
+
+def _text(distribution: Any, file: str) -> str:
+    try:
+        return distribution.read_text(file) or ""
+    except Exception:
+        return ""
+
+
+def _markers() -> Dict[str, str]:
+    """What the markers of a requirement are held against (PEP 508)."""
+    version = platform.python_version()
+    return {
+        "implementation_name": sys.implementation.name,
+        "implementation_version": version,
+        "os_name": os.name,
+        "platform_machine": platform.machine(),
+        "platform_release": platform.release(),
+        "platform_system": platform.system(),
+        "platform_version": platform.version(),
+        "python_full_version": version,
+        "platform_python_implementation": platform.python_implementation(),
+        "python_version": "%d.%d" % sys.version_info[:2],
+        "sys_platform": sys.platform,
+    }
 
 
 def inventory() -> Dict[str, Any]:
-    """Interpreter, distributions by normalised name (the first on sys.path wins), module files."""
-    installed: Dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        try:
-            name, version = _name_and_version(distribution)
-        except Exception:  # one damaged distribution must not hide the others
-            continue
-        if name and version:
-            installed.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
+    """Interpreter, distributions, their requirements, module files."""
+    distributions = Distributions()
     modules = {}
     for name in MODULES:
         try:
@@ -51,8 +116,12 @@ def inventory() -> Dict[str, Any]:
         "version": platform.python_version(),
         "implementation": platform.python_implementation(),
         "prefix": sys.prefix,
-        "installed": installed,
+        "installed": distributions.versions,
         "modules": modules,
+        "requires": distributions.requires,
+        "twice": sorted(distributions.twice),
+        "shared_modules": distributions.shared_modules(),
+        "markers": _markers(),
     }
 
 

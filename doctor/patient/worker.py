@@ -5,14 +5,14 @@ Commands come in on descriptor 0 and events go out on the descriptor named in ar
     {"do": "import", "modules": [...]}      -> importing, imported
     {"do": "run", "jobs": [...], "budget_s": 60}
                                             -> started, finished, ..., done
-    a job: {"id", "file", "call", "arguments", "imports", "needs_imports", "limit_s", "gpu"}
+    a job: {"id", "file", "call", "arguments", "imports", "needs_imports", "limit_s", "gpu", "isolated"}
 
-A *lane* is a child that runs jobs. Without an NVIDIA driver everything is imported here and each job gets a
-lane forked from here. With one, only what is known not to initialise CUDA is imported here (a child of a
-process that initialised CUDA cannot use it), and one lane a GPU imports the rest, initialises CUDA once, and
-runs job after job until one kills, hangs or poisons it. Where forking is not to be had or no longer sound, a
-lane is a fresh process. Nothing here runs a tensor operation: one parallel operation would
-leave every later child waiting for threads that it does not have.
+A *lane* is a child that runs jobs. Without an NVIDIA driver everything is imported here and each isolated job
+gets a lane forked from here. With one, only what is known not to initialise CUDA is imported here (a child of
+a process that initialised CUDA cannot use it), and one lane a GPU imports the rest, initialises CUDA once,
+and runs job after job until one kills, hangs or poisons it. Where forking is not to be had or no longer
+sound, a lane is a fresh process. Nothing here runs a tensor operation: one parallel operation would leave
+every later child waiting for threads that it does not have.
 """
 
 import sys
@@ -24,6 +24,7 @@ sys.dont_write_bytecode = True
 import collections  # noqa: E402
 import ctypes  # noqa: E402
 import faulthandler  # noqa: E402
+import gc  # noqa: E402
 import importlib  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
@@ -40,6 +41,9 @@ LEAVES_CUDA_ALONE = ("torch", "transformers")
 """Packages whose import, as far as the trials import them, was seen not to call cuInit."""
 IMPORTED_LATE = ("sympy", "transformers", "peft", "accelerate")
 """What the worker imports for all jobs once a job had to import it by itself."""
+FILLED_ONCE = (("transformers.conversion_mapping", "get_checkpoint_conversion_mapping", "llama"),)
+"""Functions that fill a table for their process when first called, and an argument: transformers 5 compiles
+900 regular expressions there when peft wraps a model, which is three quarters of the time of an arm."""
 IMPORT_LIMIT_S = 180.0
 """For one import in a lane; a cold one from a network file system takes a minute."""
 MEMORY_LIMIT_BYTES = 4 << 30
@@ -129,6 +133,13 @@ def _import(module: str) -> Optional[str]:
     except BaseException as error:
         return "import %s: %s" % (module, _describe(error))
     return None
+
+
+def _call(module: Any, function: str, argument: str) -> None:
+    try:
+        getattr(module, function)(argument)
+    except Exception:  # absent, or another release: then the arms do it
+        pass
 
 
 def _cuda_is_poisoned() -> bool:
@@ -275,6 +286,8 @@ def _become_lane(ours: Tuple[int, ...], theirs: Tuple[int, ...]) -> None:
         os.dup2(output_write, 1)
         os.dup2(output_write, 2)
         _die_with_parent(signal.SIGKILL)
+        if _COUNTED_BY_TORCH:
+            sys.modules["torch._C"]._cuda_getDeviceCount = _COUNTED_BY_TORCH[0]  # type: ignore[attr-defined]
         serve(jobs_read, results_write)
     finally:
         os._exit(0)
@@ -343,9 +356,15 @@ class Worker:
             )
             if error:
                 self._import_errors[module] = error
+            if not self._driver:
+                _count_no_gpus()
             if _cuda_was_initialised():
                 # A release that does what none did so far: its children could not use CUDA.
                 self._fork = False
+        if self._one_lane_an_arm():
+            for name, function, argument in FILLED_ONCE:
+                _call(sys.modules.get(name), function, argument)
+            gc.freeze()  # a collection in a child would copy all of our memory
 
     def run(self, jobs: List[Dict[str, Any]], budget_s: float) -> None:
         """Runs the jobs, each within its own limit and all within the budget (imports not counted)."""
@@ -380,13 +399,14 @@ class Worker:
         self.stop()
         folder = os.environ.get("TMPDIR", "")
         if os.path.basename(folder).startswith("llm-doctor-"):
+            remove_scratch_folders(folder)
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     def _tracks(self) -> List[Track]:
         return [*self._lanes_by_job, *self._lanes_by_gpu.values()]
 
-    def _one_lane_a_job(self) -> bool:
+    def _one_lane_an_arm(self) -> bool:
         """A fork of this process costs nothing; a lane that imports for itself is kept."""
         return self._fork and not self._driver
 
@@ -406,7 +426,8 @@ class Worker:
         elif time.monotonic() >= deadline:
             self.emit(event="finished", id=job["id"], outcome="not-run", error="the budget was spent")
         else:
-            if track.lane is not None and track.lane.has_ended():
+            fresh = job["isolated"] and self._one_lane_an_arm()
+            if track.lane is not None and (fresh or track.lane.has_ended()):
                 track.lane.end()
                 track.lane = None
             if track.lane is None:
@@ -473,7 +494,7 @@ class Worker:
             if name not in sys.modules and name.partition(".")[0] in IMPORTED_LATE
         ]
         self._late_imports = []
-        if not self._one_lane_a_job() or not late:
+        if not self._one_lane_an_arm() or not late:
             return 0.0
         for name in late:
             _import(name)
@@ -505,8 +526,8 @@ class Worker:
             elif "outcome" in message:
                 self._late_imports += message.pop("late_imports", [])
                 self.emit(event="finished", **message)
-                lane.job = None
-                if self._one_lane_a_job() or message.get("poisoned"):
+                isolated, lane.job = bool(lane.job and lane.job["isolated"]), None
+                if (isolated and self._one_lane_an_arm()) or message.get("poisoned"):
                     lane.end()
                     track.lane = None
                     return
@@ -542,12 +563,40 @@ class Worker:
         )
 
 
+def remove_scratch_folders(folder: str) -> None:
+    """Removes what arms made outside the temporary folder; see scratch_folder() in arms.py."""
+    try:
+        with open(os.path.join(folder, "scratch-folders")) as file:
+            made = file.read().splitlines()
+    except OSError:
+        return
+    for path in made:
+        if os.path.basename(path).startswith(".llm-doctor-"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _nvidia_driver_is_there() -> bool:
     try:
         ctypes.CDLL("libcuda.so.1")  # loads the driver's library; only cuInit would initialise it
     except OSError:
         return False
     return True
+
+
+_COUNTED_BY_TORCH: List[Any] = []
+"""torch's own function, which the arms get back."""
+
+
+def _count_no_gpus() -> None:
+    """Answers imports that ask torch for the number of GPUs, where there is no driver and it is 0.
+
+    torch before 2.0 takes note of the question, and then refuses every child of ours with "Cannot
+    re-initialize CUDA in forked subprocess" instead of the true reason."""
+    build = getattr(sys.modules.get("torch"), "version", None)
+    native: Any = sys.modules.get("torch._C")
+    if not _COUNTED_BY_TORCH and getattr(build, "cuda", None) and hasattr(native, "_cuda_getDeviceCount"):
+        _COUNTED_BY_TORCH.append(native._cuda_getDeviceCount)
+        native._cuda_getDeviceCount = lambda: 0
 
 
 def _cuda_was_initialised() -> bool:

@@ -130,9 +130,10 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
         if check.outcome == "pass" and check.findings:
             word, style = "note", "cyan"
         console.print(Text.assemble((f"{word:<6}", style), check.name))
-        why = check.reason
-        if why is None and check.outcome == "pass":
-            why = "; ".join(map(_trial_words, check.trials))
+        whys = [check.reason] if check.reason else []
+        if check.outcome == "pass":
+            whys += map(_trial_words, check.trials)
+        why = "; ".join(whys)
         if why and why != report.facts.python.reason:  # said once, above
             _indented(console, why, hanging=2)
 

@@ -13,6 +13,7 @@ from llm_doctor.model import (
     Report,
     TrialCase,
 )
+from llm_doctor.units import gib
 
 _STACK = ("transformers", "peft", "deepspeed", "bitsandbytes", "accelerate")
 
@@ -166,7 +167,16 @@ def arm_words(arm: Arm) -> str:
 
 def shown(value: dict[str, Any]) -> list[str]:
     """The fields of a fact that hold something, a line or more each."""
-    return [f"{key}: {plain(item)}" for key, item in value.items() if item is not None]
+    return [": ".join(_named(key, item)) for key, item in value.items() if item is not None]
+
+
+def _named(key: str, value: Any) -> tuple[str, str]:
+    """A field and its value; bytes as GiB, limits of bytes too."""
+    name, _, unit = key.rpartition("_")
+    if unit == "bytes" and isinstance(value, dict):
+        value = {which: "unlimited" if size is None else gib(size) for which, size in value.items()}
+        return name, plain(value)
+    return (name, gib(value)) if unit == "bytes" and isinstance(value, int) else (key, plain(value))
 
 
 def plain(value: Any) -> str:
@@ -176,7 +186,7 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         lists = any(isinstance(item, (list, tuple)) for item in value.values())
         separator = "; " if lists else ", "
-        pairs = (f"{key} {plain(item)}" for key, item in sorted(value.items()) if item is not None)
+        pairs = (" ".join(_named(key, item)) for key, item in sorted(value.items()) if item is not None)
         return separator.join(pairs) or "none"
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, dict) for item in value):

@@ -1,10 +1,17 @@
 """A float16 tensor meets a float32 one: in a linear layer, in LoRA adapters, in a prepared 8-bit model."""
 
 import contextlib
-import tempfile
 from typing import Any, Dict, List
 
-from llm_doctor.patient.arms import Failed, autocast, device, tiny_batch, tiny_llama, with_lora
+from llm_doctor.patient.arms import (
+    Failed,
+    autocast,
+    device,
+    tiny_batch,
+    tiny_llama,
+    tiny_llama_in_8_bits,
+    with_lora,
+)
 
 SITUATIONS = ("fp16-weights-fp32-input", "fp32-adapters-fp16-base", "fp32-norms-after-prepare")
 
@@ -73,30 +80,18 @@ def _prepared(where: str, match_dtypes: bool) -> Any:
 
     prepare = getattr(peft, "prepare_model_for_kbit_training", None)
     prepare = prepare or peft.prepare_model_for_int8_training
-    model = _loaded_in_8_bits(where)
+    from transformers import BitsAndBytesConfig
+
+    quantised = BitsAndBytesConfig(load_in_8bit=True)
+    model = tiny_llama_in_8_bits(quantization_config=quantised, device_map={"": where})
+    if not any(parameter.dtype == torch.int8 for parameter in model.parameters()):
+        raise RuntimeError("nothing was quantised on this device, so there is nothing to mix")
     prepare(model, use_gradient_checkpointing=False)
     if match_dtypes:
         for parameter in model.parameters():
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.half()
     return lambda: model(**tiny_batch(where)).logits, _parameter_dtypes(model)
-
-
-def _loaded_in_8_bits(where: str) -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig, LlamaForCausalLM
-
-    with tempfile.TemporaryDirectory() as folder:
-        tiny_llama().half().save_pretrained(folder)
-        model = LlamaForCausalLM.from_pretrained(
-            folder,
-            quantization_config=BitsAndBytesConfig(load_in_8bit=True),
-            device_map={"": where},
-            torch_dtype=torch.float16,
-        )
-    if not any(parameter.dtype == torch.int8 for parameter in model.parameters()):
-        raise RuntimeError("nothing was quantised on this device, so there is nothing to mix")
-    return model
 
 
 def _parameter_dtypes(model: Any) -> Any:

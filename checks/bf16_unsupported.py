@@ -1,0 +1,271 @@
+"""The GPU has no native bfloat16, whatever torch says, or bfloat16 does not work on this device."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Iterator, Sequence
+
+import msgspec
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    Trial,
+    TrialRequest,
+    cannot_tell,
+    case_of,
+    healthy,
+    proven,
+    sick,
+)
+from llm_doctor.model import (
+    Arm,
+    Cpu,
+    Finding,
+    Fix,
+    Gpu,
+    Gpus,
+    Packages,
+    Proof,
+    ProofStatus,
+    Subject,
+    TrialCase,
+    TrialResult,
+)
+
+TRIAL = Trial(name="bf16-unsupported", imports=("torch",), on_every_gpu=True)
+NATIVE = (8, 0)
+"""The compute capability from which on a GPU multiplies in bfloat16 (Ampere)."""
+_CPU_FLAGS = ("amx_bf16", "avx512_bf16", "svebf16", "bf16")
+
+
+class Bf16Unsupported(Check):
+    """The GPU has no native bfloat16, whatever torch says, or bfloat16 does not work on this device.
+
+    ## What it finds
+
+    NVIDIA GPUs of a compute capability below 8.0 (V100, T4, RTX 20), on which bfloat16 is emulated; and every
+    device, GPU or CPU, on which a bfloat16 product or training step goes wrong.
+
+    ## Why it breaks
+
+    Tensor cores know bfloat16 since Ampere. torch 2.3 and later answer `torch.cuda.is_bf16_supported()` with
+    True on a V100, because emulation counts, and transformers, accelerate and DeepSpeed believe it: the job
+    starts, and runs several times slower than in float16. Older releases refuse or raise.
+
+    ## How it is proven
+
+    On every idle GPU: bfloat16 products are held against float64 for their error and against float16 for
+    their speed, and one training step runs under autocast. The arm fails when products are wrong or run
+    at less than half of float16's rate. The fixed arm does the same in float16. Without a GPU the CPU is
+    tried, for exactness alone, and the fixed arm is float32.
+
+    ## Fix
+
+    Train in float16 with a gradient scaler (`fp16=True`) on such a GPU.
+
+    ## References
+
+    - https://github.com/pytorch/pytorch/issues/124996 (is_bf16_supported, torch 2.3)
+    - https://pytorch.org/docs/stable/generated/torch.cuda.is_bf16_supported.html (including_emulation)
+    - https://docs.nvidia.com/cuda/cuda-c-programming-guide/#compute-capabilities
+    - https://github.com/vllm-project/vllm/issues/1157
+    """
+
+    name = "bf16-unsupported"
+    topic = "bf16"
+    severity = "warning"
+    since = "0.1.0"
+    needs = (Packages,)
+    trials = (TRIAL,)
+    url = "https://github.com/pytorch/pytorch/issues/124996"
+    symptoms = (
+        Symptom(
+            pattern=r"Your setup doesn't support bf16",
+            example="ValueError: Your setup doesn't support bf16/gpu. You need torch>=1.10, using Ampere GPU",
+            counter_example="ValueError: bf16 and fp16 cannot both be True",
+        ),
+        Symptom(
+            pattern=r"Bfloat16 is only supported on GPUs with compute capability of at least 8",
+            example="ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.",
+            counter_example="compute capability 8.0",
+        ),
+        Symptom(
+            pattern=r"Type bf16 is not supported on your device",
+            example="ValueError: Type bf16 is not supported on your device.",
+            counter_example="Type int4 is not supported",
+        ),
+        Symptom(
+            pattern=r"Current CUDA Device does not support bfloat16",
+            example="RuntimeError: Current CUDA Device does not support bfloat16. Please switch",
+            counter_example="CUDA device does not support peer access",
+        ),
+        Symptom(
+            pattern=r"CUBLAS_STATUS_(NOT_SUPPORTED|ARCH_MISMATCH).*CUDA_R_16BF",
+            example="CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx(a, CUDA_R_16BF`",
+            counter_example="CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        ),
+    )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """One finding for each model of GPU without native bfloat16, else what the trial shows."""
+        if "torch" not in case.fact(Packages).installed:
+            raise CannotTell("torch is not installed")
+        trial = (TrialRequest(TRIAL),)
+        lacking: dict[tuple[str, tuple[int, int]], list[int]] = {}
+        gpus = case.known(Gpus)
+        for gpu in gpus.gpus if gpus else ():
+            if gpu.compute_capability is not None and gpu.compute_capability < NATIVE:
+                lacking.setdefault((str(gpu.name), gpu.compute_capability), []).append(gpu.index)
+        for (name, (major, minor)), numbers in lacking.items():
+            what = name if len(numbers) == 1 else f"{len(numbers)} x {name}"
+            yield Suspicion(
+                Finding(
+                    severity="note",
+                    confidence="certain",
+                    message=f"{what} (compute capability {major}.{minor}): no native bfloat16",
+                    subject=Subject(kind="gpu", gpu=numbers[0]),
+                    evidence={"compute_capability": f"{major}.{minor}", "gpus": numbers},
+                    fixes=(_FLOAT16,),
+                ),
+                trial,
+            )
+        finding = Finding(
+            severity="warning",
+            confidence="likely",
+            message="bfloat16 goes wrong",
+            subject=Subject(kind="device"),
+            evidence={"besides": [gpu for numbers in lacking.values() for gpu in numbers]},
+        )
+        yield Suspicion(finding, trial)
+
+    def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
+        """The rule for GPUs that lack it, with what was measured; of the others what reproduced."""
+        gpus = finding.evidence.get("gpus")
+        if gpus is None:
+            yield from _goes_wrong(finding, results)
+            return
+        mine = [result for result in results if result.device in {f"cuda:{gpu}" for gpu in gpus}]
+        tried = [(result, case) for result in mine for case in result.cases if _is_product(case)]
+        if not tried:
+            yield finding
+            return
+        result, case = tried[0]
+        measured = case.broken.measured if case.broken else {}
+        message = finding.message
+        if measured.get("torch_says", {}).get("is_bf16_supported"):
+            message += ", though torch.cuda.is_bf16_supported() says True"
+        rates = [measured.get(f"{dtype}_tflops_per_s") for dtype in ("bfloat16", "float16")]
+        if all(rates):
+            message += f"; products run at {rates[0]} TFLOP/s in bfloat16, {rates[1]} in float16"
+        shown = msgspec.structs.replace(
+            finding,
+            message=message,
+            evidence={**finding.evidence, **measured},
+            proof=Proof(trial=result.name, status=case.status, case=case),
+        )
+        if case.status == "reproduced":
+            fixes = (msgspec.structs.replace(_FLOAT16, verified=True),)
+            shown = msgspec.structs.replace(shown, confidence="proven", fixes=fixes)
+        yield shown
+
+    def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
+        """Which instructions the CPU has, where there is no GPU."""
+        gpus, cpu = case.known(Gpus), case.known(Cpu)
+        if cpu is None or (gpus is not None and gpus.gpus):
+            return None
+        flags = [flag for flag in _CPU_FLAGS if flag in cpu.flags]
+        return f"the CPU has {', '.join(flags)}" if flags else "the CPU has no instructions for it"
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+_FLOAT16 = Fix(
+    title="train in float16",
+    kind="edit",
+    applicability="manual",
+    preview="TrainingArguments(fp16=True, bf16=False)",
+)
+
+
+def _is_product(case: TrialCase) -> bool:
+    return case.combination.get("operation") == "product"
+
+
+def _goes_wrong(finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
+    for result in results:
+        for case in result.cases:
+            if case.status != "reproduced" or case.broken is None:
+                continue
+            if result.device in {f"cuda:{gpu}" for gpu in finding.evidence["besides"]}:
+                continue  # by the rule it lacks bfloat16: that is said in a finding of its own
+            dtype = "float16" if result.device.startswith("cuda") else "float32"
+            yield msgspec.structs.replace(
+                proven(finding, result, case),
+                message=f"bfloat16 on {result.device}: {case.broken.error} ({dtype} works)",
+                fixes=(msgspec.structs.replace(_FLOAT16, verified=True),) if dtype == "float16" else (),
+            )
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    stack = Packages(installed={"torch": "2.6.0"}, modules={})
+    zen4 = Cpu(name="AMD EPYC", logical=2, usable=2, flags=("avx512_bf16",))
+
+    def node(name: str, capability: tuple[int, int], count: int = 1) -> Gpus:
+        gpus = tuple(Gpu(index=i, name=name, compute_capability=capability) for i in range(count))
+        return Gpus(driver="535.183.01", gpus=gpus)
+
+    def tried(device: str, status: ProofStatus, error: str | None = None, **measured: Any) -> TrialResult:
+        case = TrialCase(
+            combination={"operation": "product"},
+            status=status,
+            broken=Arm(outcome="failed" if error else "passed", error=error, measured=measured),
+            fixed=Arm(outcome="passed"),
+        )
+        return TrialResult(name=TRIAL.name, device=device, status=status, seconds=0.1, cases=(case,))
+
+    yield healthy(
+        "an H100 that computes in bfloat16",
+        case_of(stack, node("NVIDIA H100 80GB HBM3", (9, 0))),
+        tried("cuda:0", "refuted", bfloat16_tflops_per_s=620.0, float16_tflops_per_s=640.0),
+    )
+    yield healthy("a CPU that does", case_of(stack, zen4), tried("cpu", "refuted"))
+    yield sick(
+        "V100s, which torch says support it",
+        case_of(stack, node("Tesla V100-SXM2-32GB", (7, 0), 8)),
+        "note: 8 x Tesla V100-SXM2-32GB (compute capability 7.0): no native bfloat16, though"
+        " torch.cuda.is_bf16_supported() says True; products run at 9.1 TFLOP/s in bfloat16, 88.0 in float16",
+        trials=(
+            tried(
+                "cuda:0",
+                "reproduced",
+                "bfloat16 products run at 9.1 TFLOP/s, float16 ones at 88",
+                bfloat16_tflops_per_s=9.1,
+                float16_tflops_per_s=88.0,
+                torch_says={"is_bf16_supported": True, "native": False},
+            ),
+        ),
+    )
+    yield sick(
+        "a T4 that is busy, so that nothing could be tried on it",
+        case_of(stack, node("Tesla T4", (7, 5))),
+        "note: Tesla T4 (compute capability 7.5): no native bfloat16",
+        trials=(
+            TrialResult(name=TRIAL.name, device="cuda:0", status="not-run", seconds=0.0, reason="it is used"),
+        ),
+    )
+    yield sick(
+        "a GPU that should, and gives wrong products",
+        case_of(stack, node("NVIDIA A100-SXM4-80GB", (8, 0))),
+        "warning: bfloat16 on cuda:0: a bfloat16 product is wrong by 0.7 (float16 works)",
+        trials=(tried("cuda:0", "reproduced", "a bfloat16 product is wrong by 0.7"),),
+    )
+    yield cannot_tell("no torch", case_of(Packages(installed={}, modules={})), "torch is not installed")

@@ -1,0 +1,78 @@
+"""Which GPUs a trial may run on, and why the others are left alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Sequence
+
+from llm_doctor.model import Gpu, Gpus
+from llm_doctor.units import gib
+
+IDLE_FREE = 0.75
+"""The part of a GPU's memory that must be free: a container does not see the processes outside of it."""
+
+
+class Place(NamedTuple):
+    """A GPU for a trial: NVML's number of it, and the UUID that CUDA_VISIBLE_DEVICES takes."""
+
+    gpu: int
+    uuid: str
+
+
+class Places(NamedTuple):
+    """The GPUs that nobody uses, and of every other one its number and why it is left alone."""
+
+    idle: Sequence[Place] = ()
+    left_alone: Sequence[tuple[int, str]] = ()
+
+    @property
+    def why_cpu(self) -> str | None:
+        """Why trials run on the CPU of a machine that has GPUs."""
+        if self.idle or not self.left_alone:
+            return None
+        numbers: dict[str, list[str]] = {}
+        for gpu, reason in self.left_alone:
+            numbers.setdefault(reason, []).append(str(gpu))
+        whys = [f"GPU {', '.join(gpus)} {reason}" for reason, gpus in numbers.items()]
+        return f"tried on the CPU ({'; '.join(whys)})"
+
+
+def places(gpus: Gpus | None, visible: str | None) -> Places:
+    """`visible` is $CUDA_VISIBLE_DEVICES: on a shared node the others are somebody else's."""
+    idle, left_alone = [], []
+    for gpu in gpus.gpus if gpus else ():
+        reason = _why_not(gpu, visible)
+        if reason is None:
+            idle.append(Place(gpu.index, gpu.uuid or ""))
+        else:
+            left_alone.append((gpu.index, reason))
+    return Places(idle, left_alone)
+
+
+def _why_not(gpu: Gpu, visible: str | None) -> str | None:
+    if gpu.problem is not None:
+        return f"does not answer ({gpu.problem})"
+    allowed = None if visible is None else [item.strip() for item in visible.split(",")]
+    if allowed is not None and not any(_names(item, gpu) for item in allowed):
+        return "is hidden by CUDA_VISIBLE_DEVICES"
+    if gpu.uuid is None:
+        return "has no UUID"
+    if gpu.mig:
+        return "is divided by MIG"
+    if gpu.compute_mode == "prohibited":
+        return "is in compute mode prohibited"
+    if gpu.processes:
+        first = gpu.processes[0]
+        memory = f", {gib(first.memory_bytes)}" if first.memory_bytes else ""
+        others = f" and {len(gpu.processes) - 1} more" if len(gpu.processes) > 1 else ""
+        return f"is used by process {first.pid}{memory}{others}"
+    total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
+    if gpu.processes is None or total is None or free is None:
+        return "may be in use: the driver does not tell"
+    if free < IDLE_FREE * total:
+        return f"is in use: {gib(free)} of {gib(total)} are free"
+    return None
+
+
+def _names(item: str, gpu: Gpu) -> bool:
+    """As CUDA reads an item of $CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID."""
+    return item == str(gpu.index) or (item.startswith("GPU-") and (gpu.uuid or "").startswith(item))
