@@ -112,7 +112,7 @@ class CacheDirTooSmall(Check):
             counter_example="403 Client Error: permission denied for this repository",
         ),
         Symptom(
-            pattern=r"\[Errno (30|37|95)\]",
+            pattern=r"\[Errno (30|37|95)\]|\[Errno \d+\].*/\.llm-doctor-",  # the latter: wherever we tried
             example="OSError: [Errno 30] Read-only file system: '/opt/models'",
             counter_example="OSError: [Errno 2] No such file or directory",
         ),

@@ -44,13 +44,14 @@ def disk(path: str) -> dict[str, Any]:
     while not _is_there(nearest) and nearest != "/":
         nearest = os.path.dirname(nearest)
     room = os.statvfs(nearest)
+    has_size = room.f_blocks > 0  # /proc has none, and some object stores do not tell theirs
     return {
         "exists": _is_there(path),
         "nearest": nearest,
         "is_folder": os.path.isdir(nearest),
         "writable": os.access(nearest, os.W_OK | os.X_OK) and not room.f_flag & os.ST_RDONLY,
-        "total_bytes": room.f_blocks * room.f_frsize,
-        "free_bytes": room.f_bavail * room.f_frsize,
+        "total_bytes": room.f_blocks * room.f_frsize if has_size else None,
+        "free_bytes": room.f_bavail * room.f_frsize if has_size else None,
         # File systems that make inodes as they go (btrfs, many network ones) say 0 of 0.
         "inodes": room.f_files or None,
         "inodes_free": room.f_favail if room.f_files else None,

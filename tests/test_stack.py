@@ -1,4 +1,4 @@
-"""The three checks on the stack that this environment has, for real, and on sick copies of it."""
+"""The checks on the stack that this environment has, for real, and on sick copies of it."""
 
 from __future__ import annotations
 
@@ -89,6 +89,144 @@ def test_a_scaler_refuses_a_float16_model_and_takes_pefts_adapters(report: dict[
     assert refused["fixed"]["measured"]["trainable_dtypes"] == ["float32"]
     assert taken["status"] == "refuted" and taken["broken"]["measured"]["tensors_changed"] > 0
     assert len(check["findings"]) == 1
+
+
+def on_the_cpu(report: dict[str, Any], check: str) -> dict[str, Any]:
+    trial = trial_of(report, check)
+    if trial["device"] != "cpu":
+        pytest.skip(f"this machine tries it on {trial['device']}: see tests/gpu")
+    return trial
+
+
+def test_bfloat16_is_exact_on_this_cpu_and_trains(report: dict[str, Any]) -> None:
+    trial = on_the_cpu(report, "bf16-unsupported")
+    product, step = trial["cases"]
+    assert trial["status"] == product["status"] == step["status"] == "refuted"
+    measured = product["broken"]["measured"]
+    assert 2**-12 < measured["relative_error"] < 2**-6, "it was rounded to bfloat16, and to nothing coarser"
+    assert measured["torch_says"] == {"is_bf16_supported": False, "native": False}
+    assert product["fixed"]["measured"]["relative_error"] < 1e-6
+    assert step["broken"]["measured"]["output_dtype"] == "bfloat16"
+    assert step["broken"]["measured"]["tensors_changed"] == 4
+
+
+def test_eight_bits_are_loaded_without_a_device_map(report: dict[str, Any]) -> None:
+    trial = on_the_cpu(report, "int8-without-device-map")
+    (case,) = trial["cases"]
+    assert case["combination"] == {"interface": "quantization_config"}, "load_in_8bit= was removed in 5.0"
+    assert case["status"] == "refuted"
+    for arm in (case["broken"], case["fixed"]):
+        measured = arm["measured"]
+        assert measured["int8_parameters"] == 14 and measured["devices"] == ["cpu"]
+        assert measured["parameter_bytes"] < 0.6 * measured["float16_bytes"]
+
+
+def test_an_int8_product_is_right(report: dict[str, Any]) -> None:
+    (case,) = on_the_cpu(report, "int8-product-broken")["cases"]
+    assert case["status"] == "refuted"
+    measured = case["broken"]["measured"]
+    assert measured["weight_dtype"] == "int8" and 1e-4 < measured["relative_error"] < 0.05
+    assert measured["weight_bytes"] * 4 == case["fixed"]["measured"]["weight_bytes"]
+
+
+def test_the_default_cache_is_tried_and_its_room_told(report: dict[str, Any]) -> None:
+    check = check_of(report, "cache-dir-too-small")
+    (case,) = check["trials"][0]["cases"]
+    measured = case["broken"]["measured"]
+    assert measured["written_bytes"] == 64 << 20 and measured["links"] is True
+    assert measured["write_mb_per_s"] > 0 and measured["read_mb_per_s"] > 0
+    assert "billion parameters in fp16" in check["reason"]
+
+
+def test_deepspeeds_buckets_are_told_where_no_gpu_can_hold_them(report: dict[str, Any]) -> None:
+    stages = report["answers"]["zero-buckets"]["value"]["stages"]
+    assert {stage["reduce_bucket_elements"] for stage in stages.values()} == {500_000_000}
+    assert [stages[name]["overlap_comm"] for name in "123"] == [False, False, True]
+    check = check_of(report, "zero-bucket-oom")
+    if report["facts"]["gpus"]["value"]:
+        pytest.skip("this machine has GPUs: see tests/gpu")
+    assert check["outcome"] == "skipped"
+    assert "takes 954 MiB for its buckets, 1.9 GiB in ZeRO-1 and ZeRO-2 with overlap_comm" in check["reason"]
+
+
+def test_overlap_comm_holds_two_buckets_in_an_engine_of_stage_1_and_2_alone() -> None:
+    """A real engine on the CPU: the published factor of 4.5 is nowhere to be seen."""
+    arguments = ("--only", "zero-bucket-oom", "--deep", "--python", sys.executable)
+    report = report_of(run_doctor("run", "--format", "json", *arguments))
+    if report["facts"]["gpus"]["value"]:
+        pytest.skip("this machine has GPUs: see tests/gpu")
+    held = {
+        case["combination"]["stage"]: [case[arm]["measured"]["buckets_held"] for arm in ("broken", "fixed")]
+        for case in trial_of(report, "zero-bucket-oom")["cases"]
+    }
+    assert held == {1: [2, 1], 2: [2, 1], 3: [1, 1]}
+    assert [finding["message"] for finding in check_of(report, "zero-bucket-oom")["findings"]] == [
+        "ZeRO-1: overlap_comm holds 2 reduce buckets, not one",
+        "ZeRO-2: overlap_comm holds 2 reduce buckets, not one",
+    ]
+
+
+# --- Caches that are in a bad way, on the real program ----------------------------------------------------
+
+
+def cache_check(environment: dict[str, str | None], *arguments: str) -> dict[str, Any]:
+    report = report_of(
+        run_doctor(
+            "run", "--format", "json", "--no-redact", "--only", "cache-dir-too-small",
+            "--python", sys.executable, *arguments, env=environment,
+        )
+    )  # fmt: skip
+    return {**check_of(report, "cache-dir-too-small"), "exit_code": report["exit_code"]}
+
+
+def test_a_missing_cache_is_made_by_nobody(tmp_path: Path) -> None:
+    check = cache_check({"HF_HOME": str(tmp_path / "not" / "there")})
+    assert (check["outcome"] in ("pass", "findings") and not check["reason"]) or "not there yet" in check[
+        "reason"
+    ]
+    assert list(tmp_path.iterdir()) == [], "and nothing of the trial is left"
+
+
+def test_a_cache_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    check = cache_check({"HF_HOME": str(tmp_path / "file")})
+    (finding,) = check["findings"]
+    assert check["exit_code"] == 1
+    assert finding["message"].endswith("which cannot be used: it is a file, not a folder")
+
+
+def test_a_cache_where_nothing_can_be_written() -> None:
+    check = cache_check({"HF_HOME": "/proc/nowhere"})
+    (finding,) = check["findings"]
+    assert check["exit_code"] == 1 and finding["confidence"] == "proven"
+    assert finding["message"].startswith(
+        "downloads go to /proc/nowhere/hub (HF_HOME), where a download fails"
+    )
+
+
+def test_a_token_where_a_folder_should_be_is_named_and_not_shown() -> None:
+    token = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
+    done = run_doctor("run", "--only", "cache-dir-too-small", "--verbose", env={"HF_HOME": token})
+    assert done.returncode == 1 and token not in done.stdout
+    assert "HF_HOME holds an access token, not a folder" in done.stdout
+    assert 'export HF_TOKEN="$HF_HOME"' in done.stdout
+
+
+def test_a_model_larger_than_the_disk(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--org--huge"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    index = '{"metadata": {"total_size": 900000000000000}, "weight_map": {}}'
+    (repository / "snapshots" / "abc" / "model.safetensors.index.json").write_text(index)
+    check = cache_check({"HF_HOME": str(tmp_path)}, "--model", "org/huge")
+    assert check["exit_code"] == 1
+    assert any("org/huge needs 900 TB more" in finding["message"] for finding in check["findings"])
+
+
+def test_the_old_variable_moves_nothing_in_transformers_5(tmp_path: Path) -> None:
+    report = report_of(run_doctor("run", "--no-probes", "--format", "json", "--python", sys.executable,
+                                  env={"TRANSFORMERS_CACHE": str(tmp_path), "HF_HOME": None}))  # fmt: skip
+    (models,) = (it for it in report["facts"]["hf_caches"]["value"]["folders"] if it["purpose"] == "models")
+    assert models["path"].endswith("huggingface/hub") and models["decided_by"] != "TRANSFORMERS_CACHE"
 
 
 def test_a_cpu_build_of_torch_has_nothing_to_mismatch(report: dict[str, Any]) -> None:

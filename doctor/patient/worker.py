@@ -60,6 +60,8 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     began = time.monotonic()
     known = set(sys.modules)
     environment, folder = dict(os.environ), os.getcwd()
+    torch: Any = sys.modules.get("torch")
+    dtype = torch.get_default_dtype() if torch is not None else None
     result: Dict[str, Any] = {"id": job["id"]}
     try:
         function = getattr(_load(job["file"]), job["call"])
@@ -73,10 +75,14 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
             value=measured if failed else None,
         )
     result["seconds"] = round(time.monotonic() - began, 4)
-    # What a job set must not reach the next one in its lane.
+    # What a job set must not reach the next one in its lane. transformers 4.29 leaves float16 as the default
+    # dtype behind when a load fails.
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if torch is not None:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(True)
     cuda = sys.modules.get("torch.cuda")
     result["on_gpu"] = cuda is not None and bool(getattr(cuda, "is_initialized", bool)())
     new = {name for name in sys.modules if name not in known and not name.startswith("llm_doctor")}

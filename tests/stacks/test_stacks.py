@@ -65,6 +65,51 @@ def test_a_scaler_that_is_not_enabled_proves_nothing(report: dict[str, Any]) -> 
     assert check["outcome"] == "skipped" and "no gradient scaler is enabled" in check["reason"]
 
 
+def test_bfloat16_works_on_this_cpu_too(report: dict[str, Any]) -> None:
+    check = check_of(report, "bf16-unsupported")
+    assert check["trials"][0]["status"] == "refuted"
+    says = check["trials"][0]["cases"][0]["broken"]["measured"]["torch_says"]
+    assert says["error"].startswith("Found no NVIDIA driver")
+
+
+def test_a_missing_device_map_raises_and_the_map_quantises_nothing_on_a_cpu(report: dict[str, Any]) -> None:
+    check = check_of(report, "int8-without-device-map")
+    cases = {case["combination"]["interface"]: case for case in check["trials"][0]["cases"]}
+    assert set(cases) == {"load_in_8bit=True", "quantization_config"}
+    broken, fixed = cases["load_in_8bit=True"]["broken"], cases["load_in_8bit=True"]["fixed"]
+    assert broken["outcome"] == "raised" and broken["error"].startswith(
+        "ValueError: A device map needs to be passed"
+    )
+    assert (fixed["outcome"], fixed["measured"]["int8_parameters"]) == ("failed", 0)
+    assert {case["status"] for case in cases.values()} == {"inconclusive"}
+    assert check["outcome"] == "skipped" and "the remedy does not help here" in check["reason"]
+
+
+def test_an_int8_product_needs_a_driver(report: dict[str, Any]) -> None:
+    check = check_of(report, "int8-product-broken")
+    assert check["outcome"] == "skipped" and "Found no NVIDIA driver" in check["reason"]
+
+
+def test_buckets_of_deepspeed_0_9_exist_from_stage_2_on(report: dict[str, Any]) -> None:
+    assert report["answers"]["zero-buckets"]["value"]["stage_1_has_buckets"] is False
+    assert "1.9 GiB in ZeRO-2 with overlap_comm" in check_of(report, "zero-bucket-oom")["reason"]
+
+
+def test_transformers_4_29_follows_a_variable_of_its_own() -> None:
+    """HF_HUB_CACHE moves huggingface_hub and leaves this transformers where it was."""
+    arguments = ("run", "--format", "json", "--only", "cache-dir-too-small", "--python", STACK)
+    report = report_of(run_doctor(*arguments, env={"HF_HUB_CACHE": "/data/models", "HF_HOME": None}))
+    messages = [finding["message"] for finding in check_of(report, "cache-dir-too-small")["findings"]]
+    assert any(it.startswith("HF_HUB_CACHE is not what transformers 4.29.2 follows") for it in messages)
+    asked = subprocess.run(
+        [STACK, "-c", "from transformers.utils.hub import TRANSFORMERS_CACHE as c; print(c)"],
+        env={**NEUTRAL, "HF_HUB_CACHE": "/data/models", "TRANSFORMERS_OFFLINE": "1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (models,) = (it for it in report["facts"]["hf_caches"]["value"]["folders"] if it["purpose"] == "models")
+    assert asked.stdout.strip().endswith(models["path"].lstrip("~"))
+
+
 def test_the_real_mismatch_of_nvcc_and_torch(
     done: subprocess.CompletedProcess[str], report: dict[str, Any]
 ) -> None:

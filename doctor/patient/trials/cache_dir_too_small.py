@@ -29,7 +29,9 @@ def fixed(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, An
 
 def _used(folder: str) -> Dict[str, Any]:
     room = os.statvfs(folder)
-    size = min(SIZE_BYTES, room.f_bavail * room.f_frsize // 2)  # a full disk is not filled for a test
+    size = SIZE_BYTES
+    if room.f_blocks:  # else its size is not told
+        size = min(size, room.f_bavail * room.f_frsize // 2)  # a full disk is not filled for a test
     size -= size % BLOCK_BYTES
     with scratch_folder(folder) as scratch:
         measured: Dict[str, Any] = {"written_bytes": size}

@@ -49,10 +49,12 @@ def _trained(stage: int, overlap_comm: bool) -> Dict[str, Any]:
         most[0] = max(most[0], sum(not reference.expired() for reference in alive))
 
     torch.empty = watched
-    engine = _engine(stage, overlap_comm, look)
-    inputs = torch.ones(1, WIDTH, dtype=torch.bfloat16)
-    loss = engine(inputs).float().sum()
-    engine.backward(loss)
+    try:
+        engine = _engine(stage, overlap_comm, look)
+        inputs = torch.ones(1, WIDTH, dtype=torch.bfloat16)
+        engine.backward(engine(inputs).float().sum())
+    finally:
+        torch.empty = empty
     measured = {
         "reduce_bucket_elements": BUCKET_ELEMENTS,
         "buckets_held": most[0],
