@@ -12,7 +12,7 @@ PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versio
 	"$$python" -c 'import venv' 2>/dev/null && command -v "$$python" && break; done)
 STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023*.txt | cksum))
 
-.PHONY: run develop test stacks test-stacks test-wheel lint docs check-docs clean help
+.PHONY: run develop test stacks test-stacks test-gpu test-wheel bench measure lint docs check-docs clean help
 
 run: $(VENV)/.run  ## examine this node and the stack in .venv
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
@@ -27,11 +27,20 @@ stacks: $(STACK_2023)/.done  ## build the 2023 stack, outside the checkout
 test-stacks: $(VENV)/.test stacks  ## examine today's stack and the 2023 stack for real
 	LLM_DOCTOR_STACK_2023=$(STACK_2023)/bin/python $(BIN)/python -m pytest tests/stacks
 
+test-gpu: $(VENV)/.test  ## every trial on every GPU of this machine (LLM_DOCTOR_PATIENT=python of a stack with CUDA)
+	$(BIN)/python -m pytest tests/gpu
+
+bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=COMMAND --write")
+	$(BIN)/python docs/bench.py $(BENCH)
+
+measure: $(VENV)/.test  ## what the trials measure on this machine's devices, into docs/measured.md
+	$(BIN)/python docs/measure.py --write
+
 test-wheel: $(VENV)/.test  ## the tests of the command line against the built wheel
 	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
 	$(PYTHON) -m venv --clear build/wheel-venv
 	build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet "$$(ls $(CURDIR)/build/wheel/*.whl)[test]"
-	build/wheel-venv/bin/python -m pytest -p no:cacheprovider --ignore=tests/stacks
+	build/wheel-venv/bin/python -m pytest -p no:cacheprovider --ignore=tests/stacks --ignore=tests/gpu
 
 lint: $(VENV)/.lint  ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -41,7 +41,7 @@ from llm_doctor.units import gib
 QUESTION = Question(
     name="zero-buckets", imports=("torch", "deepspeed", "deepspeed.runtime.zero.config"), limit_s=30.0
 )
-ON_GPU = Trial(name="zero-bucket-oom", imports=("torch",), on_every_gpu=True)
+ON_GPU = Trial(name="zero-bucket-oom", imports=("torch",), on_every_gpu=True, gpu_only=True)
 IN_ENGINE = Trial(name="zero-engine-buckets", imports=("torch", "deepspeed"), limit_s=120.0)
 BYTES_PER_ELEMENT = 2
 """float16 or bfloat16; a model trained in float32 has buckets of twice the bytes."""

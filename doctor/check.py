@@ -89,10 +89,11 @@ class PatientScript(msgspec.Struct, frozen=True, kw_only=True):
 
 class Trial(PatientScript, frozen=True, kw_only=True):
     """A miniature experiment in two arms. On a GPU that nobody uses where `on_gpu`, on every such one
-    where `on_every_gpu`, else on the CPU."""
+    where `on_every_gpu`; else on the CPU, unless it says nothing there (`gpu_only`)."""
 
     on_gpu: bool = False
     on_every_gpu: bool = False
+    gpu_only: bool = False
 
     folder: ClassVar[str] = "trials"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
 import signal
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -150,6 +152,8 @@ def run(**options: Any) -> None:
         budget_s=options["budget"],
         fail_on=options["fail_on"],
     )
+    # Reading the node is waiting, mostly: what draws the report is loaded meanwhile.
+    threading.Thread(target=_renderer, args=(options,), daemon=True).start()
     with _progress(options["quiet"]) as progress:
         report = examine(request, host, progress)
     recording = recorder.recording(python) if recorder else None
@@ -159,7 +163,7 @@ def run(**options: Any) -> None:
         cleaner = redactor()
         report = cleaner.report(report)
         recording = cleaner.value(recording)
-    text = _rendered(report, options)
+    text = _renderer(options)(report)
     if options["output"] is None:
         failed = not _attempt("standard output", lambda: _emit(text))
     else:
@@ -239,21 +243,22 @@ def schema() -> None:
 # --- Printing -----------------------------------------------------------------------------------------
 
 
-def _rendered(report: Any, options: dict[str, Any]) -> str:
+def _renderer(options: dict[str, Any]) -> Callable[[Any], str]:
+    """What draws the report in the format that was asked for."""
     output = options["output"] or ""
     chosen = options["format_"] or _FORMAT_BY_SUFFIX[Path(output).suffix]
     if chosen == "json":
         from llm_doctor.render import json as renderer
 
-        return renderer.render(report)
+        return renderer.render
     if chosen == "markdown":
         from llm_doctor.render import markdown
 
-        return markdown.render(report)
+        return markdown.render
     from llm_doctor.render import text
 
-    return text.render(
-        report,
+    return functools.partial(
+        text.render,
         width=80 if output else min(shutil.get_terminal_size((80, 24)).columns, 120),
         color=_wants_color(options["color"], output),
         verbose=options["verbose"],

@@ -107,7 +107,7 @@ class Host:
         return self._text("real", path) or path
 
     def platform(self) -> Mapping[str, Any]:
-        """`sys.platform`, and the kernel release and machine as uname tells them."""
+        """`sys.platform`, the kernel release and machine as uname tells them, and the C library."""
         return self._ask("platform")
 
     def own_python(self) -> str:
@@ -280,7 +280,10 @@ def _read(path: str) -> Answer:
 
 def _platform() -> Answer:
     uname = os.uname()
-    return {"platform": sys.platform, "kernel": uname.release, "machine": uname.machine}
+    answer = {"platform": sys.platform, "kernel": uname.release, "machine": uname.machine}
+    with contextlib.suppress(ValueError, OSError):  # musl and macOS know no such name
+        answer["c_library"] = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    return answer
 
 
 def _sizes(folder: str) -> Answer:

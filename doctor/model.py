@@ -44,6 +44,7 @@ class System(Struct, frozen=True, kw_only=True):
     os: str
     kernel: str
     machine: str
+    c_library: Optional[str] = None
     container: Optional[str] = None
     wsl: Optional[str] = None
 

@@ -33,7 +33,7 @@ class Places(NamedTuple):
         for gpu, reason in self.left_alone:
             numbers.setdefault(reason, []).append(str(gpu))
         whys = [f"GPU {', '.join(gpus)} {reason}" for reason, gpus in numbers.items()]
-        return f"tried on the CPU ({'; '.join(whys)})"
+        return f"tried on the CPU: {'; '.join(whys)}"
 
 
 def places(gpus: Gpus | None, visible: str | None) -> Places:
@@ -53,23 +53,23 @@ def _why_not(gpu: Gpu, visible: str | None) -> str | None:
         return f"does not answer ({gpu.problem})"
     allowed = None if visible is None else [item.strip() for item in visible.split(",")]
     if allowed is not None and not any(_names(item, gpu) for item in allowed):
-        return "is hidden by CUDA_VISIBLE_DEVICES"
+        return "hidden by CUDA_VISIBLE_DEVICES"
     if gpu.uuid is None:
-        return "has no UUID"
+        return "without a UUID"
     if gpu.mig:
-        return "is divided by MIG"
+        return "divided by MIG"
     if gpu.compute_mode == "prohibited":
-        return "is in compute mode prohibited"
+        return "in compute mode prohibited"
     if gpu.processes:
         first = gpu.processes[0]
         memory = f", {gib(first.memory_bytes)}" if first.memory_bytes else ""
         others = f" and {len(gpu.processes) - 1} more" if len(gpu.processes) > 1 else ""
-        return f"is used by process {first.pid}{memory}{others}"
+        return f"used by process {first.pid}{memory}{others}"
     total, free = gpu.memory_total_bytes, gpu.memory_free_bytes
     if gpu.processes is None or total is None or free is None:
-        return "may be in use: the driver does not tell"
+        return "perhaps in use: the driver does not tell"
     if free < IDLE_FREE * total:
-        return f"is in use: {gib(free)} of {gib(total)} are free"
+        return f"in use: {gib(free)} of {gib(total)} are free"
     return None
 
 

@@ -231,13 +231,13 @@ def run_trials(
         if place is None or result.device != "cpu" or not mine:  # a torch that uses no GPU: once is enough
             mine.append(result)
     for request, mine in zip(requests, results):
-        if request.trial.on_every_gpu and where.idle:
-            mine += [not_run(request, f"it {why}", f"cuda:{gpu}") for gpu, why in where.left_alone]
+        if request.trial.on_every_gpu and (where.idle or request.trial.gpu_only):
+            mine += [not_run(request, f"left alone: {why}", f"cuda:{gpu}") for gpu, why in where.left_alone]
     return results
 
 
 def _devices(trial: Trial, where: Places) -> Sequence[Place | None]:
-    if where.idle and trial.on_every_gpu:
+    if trial.on_every_gpu and (where.idle or trial.gpu_only):
         return where.idle
     return [where.idle[0] if where.idle and trial.on_gpu else None]
 

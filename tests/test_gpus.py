@@ -133,14 +133,14 @@ def test_a_busy_gpu_is_left_alone(driver: Path, monkeypatch: pytest.MonkeyPatch)
     assert gpus is not None and [process.pid for process in gpus.gpus[0].processes] == [4242]
     where = places(gpus, None)
     assert where.idle == [(1, "GPU-8a2f1c3e-1111-2222-3333-444455556662")]
-    assert where.left_alone == [(0, "is used by process 4242, 20 GiB")]
+    assert where.left_alone == [(0, "used by process 4242, 20 GiB")]
 
 
 def test_it_is_said_when_there_is_no_gpu_to_try_on(driver: Path, stack_site: str) -> None:
     environment = {"LD_LIBRARY_PATH": str(driver), "CUDA_VISIBLE_DEVICES": ""}
     arguments = ("run", "--format", "json", "--only", "half-float-mismatch")
     (trial,) = check_of(report_of(run_doctor(*arguments, env=environment)), "half-float-mismatch")["trials"]
-    assert trial["reason"] == ("tried on the CPU (GPU 0, 1 is hidden by CUDA_VISIBLE_DEVICES)")
+    assert trial["reason"] == ("tried on the CPU: GPU 0, 1 hidden by CUDA_VISIBLE_DEVICES")
 
 
 def idle(index: int, uuid: str, **changes: Any) -> Gpu:
@@ -151,19 +151,19 @@ def idle(index: int, uuid: str, **changes: Any) -> Gpu:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"processes": None}, "may be in use: the driver does not tell"),
-        ({"memory_free_bytes": 1 << 30}, "is in use: 1 GiB of 32 GiB are free"),
-        ({"memory_free_bytes": None}, "may be in use: the driver does not tell"),
+        ({"processes": None}, "perhaps in use: the driver does not tell"),
+        ({"memory_free_bytes": 1 << 30}, "in use: 1 GiB of 32 GiB are free"),
+        ({"memory_free_bytes": None}, "perhaps in use: the driver does not tell"),
         ({"problem": "GPU is lost"}, "does not answer (GPU is lost)"),
-        ({"mig": True}, "is divided by MIG"),
-        ({"compute_mode": "prohibited"}, "is in compute mode prohibited"),
+        ({"mig": True}, "divided by MIG"),
+        ({"compute_mode": "prohibited"}, "in compute mode prohibited"),
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_gpu_that_may_be_in_use_is_left_alone(changes: dict[str, Any], reason: str) -> None:
     where = places(Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1", **changes),)), None)
     assert (where.idle, where.left_alone) == ([], [(0, reason)])
-    assert where.why_cpu == f"tried on the CPU (GPU 0 {reason})"
+    assert where.why_cpu == f"tried on the CPU: GPU 0 {reason}"
 
 
 @pytest.mark.parametrize(
@@ -232,3 +232,27 @@ def test_a_cpu_build_of_torch_beside_gpus_is_an_error(
     # Driver 12.2 runs every 12.x; a V100 has no kernels in this release's wheel for 12.8.
     (fix,) = finding["fixes"]
     assert "'torch==2.8.0+cu126' --index-url https://download.pytorch.org/whl/cu126" in fix["preview"]
+
+
+def test_each_gpu_that_is_left_alone_is_named_with_the_reason(driver: Path, stack_site: str) -> None:
+    environment = {"LD_LIBRARY_PATH": str(driver), "FALSE_NVML": "busy"}
+    arguments = ("run", "--format", "json", "--only", "bf16-unsupported", "--only", "zero-bucket-oom")
+    report = report_of(run_doctor(*arguments, env=environment))
+    for name in ("bf16-unsupported", "zero-bucket-oom"):
+        results = {trial["device"]: trial for trial in check_of(report, name)["trials"]}
+        assert results["cuda:0"]["status"] == "not-run"
+        assert results["cuda:0"]["reason"] == "left alone: used by process 4242, 20 GiB"
+    shown = run_doctor(*arguments[:1], *arguments[3:], env=environment).stdout
+    assert "not-run on cuda:0: left alone: used by process 4242, 20 GiB" in " ".join(shown.split())
+
+
+def test_v100s_have_neither_native_bfloat16_nor_int8_tensor_cores(driver: Path) -> None:
+    report = examined(driver)
+    if "torch" not in report["facts"]["packages"]["value"]["installed"]:
+        pytest.skip("the stack is not installed")
+    (finding,) = check_of(report, "bf16-unsupported")["findings"]
+    assert finding["message"] == "2 x Tesla V100-SXM2-32GB (compute capability 7.0): no native bfloat16"
+    assert (finding["severity"], finding["confidence"]) == ("note", "certain")
+    assert finding["evidence"]["gpus"] == [0, 1] and finding["subject"] == {"kind": "gpu", "gpu": 0}
+    (slow,) = check_of(report, "int8-product-broken")["findings"]
+    assert "no int8 tensor cores" in slow["message"]

@@ -16,6 +16,7 @@ def read(host: Host) -> System:
         os=_os_name(host) or str(platform.get("platform", "unknown")),
         kernel=kernel,
         machine=str(platform.get("machine", "unknown")),
+        c_library=platform.get("c_library"),
         container=_container(host),
         wsl=("2" if "WSL2" in kernel else "1") if "microsoft" in kernel.lower() else None,
     )

@@ -39,8 +39,8 @@ from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple  # noqa: E4
 
 LEAVES_CUDA_ALONE = ("torch", "transformers")
 """Packages whose import, as far as the trials import them, was seen not to call cuInit."""
-IMPORTED_LATE = ("sympy", "transformers", "peft", "accelerate")
-"""What the worker imports for all jobs once a job had to import it by itself."""
+IMPORTED_LATE = ("sympy", "torch._dynamo", "transformers", "peft", "accelerate")
+"""What the worker imports for all jobs once a job had to import it by itself, as on a first backward pass."""
 FILLED_ONCE = (("transformers.conversion_mapping", "get_checkpoint_conversion_mapping", "llama"),)
 """Functions that fill a table for their process when first called, and an argument: transformers 5 compiles
 900 regular expressions there when peft wraps a model, which is three quarters of the time of an arm."""
@@ -497,7 +497,7 @@ class Worker:
         late = [
             name
             for name in self._late_imports
-            if name not in sys.modules and name.partition(".")[0] in IMPORTED_LATE
+            if name not in sys.modules and {name, name.partition(".")[0]} & set(IMPORTED_LATE)
         ]
         self._late_imports = []
         if not self._one_lane_an_arm() or not late:

@@ -142,6 +142,8 @@ def _trial_words(trial: TrialResult) -> str:
     total = len(trial.cases)
     number = sum(case.status == trial.status for case in trial.cases)
     count = f" in {number} of {total} cases" if total > 1 else ""
+    if trial.status == "not-run":
+        return f"{trial.status} on {trial.device}: {trial.reason}"
     said = f"{trial.status}{count} on {trial.device}, {trial.seconds:.1f} s"
     spoke = trial.status in ("reproduced", "refuted")  # of the others, finding or check tell the reason
     return f"{said} ({trial.reason})" if spoke and trial.reason else said

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Dict, List
 
-from llm_doctor.patient.arms import Failed
+from llm_doctor.patient.arms import Failed, device
 
 GENTLE_BYTES = 256 << 20
 """At most so many bytes are taken without --deep."""
@@ -28,7 +28,8 @@ def fixed(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, An
 def _allocated(settings: Dict[str, Any], combination: Dict[str, Any], elements: int) -> Dict[str, Any]:
     import torch
 
-    torch.cuda.init()
+    if device() != "cuda":
+        raise RuntimeError("torch cannot use this GPU")
     held = torch.zeros(1, device="cuda")  # the context is complete with the first allocation
     free, total = torch.cuda.mem_get_info()
     free_before = settings["free_bytes"][os.environ["LLM_DOCTOR_GPU"]]
