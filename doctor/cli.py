@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import gc
 import json
 import os
 import shutil
 import signal
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -110,9 +110,8 @@ def run(**options: Any) -> None:
     Exit codes: 0 examined; 1 findings at or above --fail-on; 2 usage; 3 the examination could not be
     completed; 130 interrupted."""
     # Not imported before it is needed: --help and usage errors answer at once.
-    from llm_doctor import registry
-    from llm_doctor.examination import Request, examine
-    from llm_doctor.host import Host, Recorder, RecordingError, real_host, replay_host
+    from llm_doctor.host import INTERRUPTED, Host, Recorder, RecordingError, real_host, replay_host
+    from llm_doctor.reading import Reading
 
     for one, other in (("record", "replay"), ("python", "replay"), ("deep", "replay"), ("quiet", "verbose")):
         if options[one] and options[other]:
@@ -120,10 +119,6 @@ def run(**options: Any) -> None:
     suffix = Path(options["output"] or "").suffix
     if options["format_"] is None and suffix not in _FORMAT_BY_SUFFIX:
         raise click.UsageError(f"--output {options['output']}: which --format is that? ({suffix} tells none)")
-    try:
-        checks = registry.select(registry.registered(), options["only"], options["skip"])
-    except registry.UnknownCheck as error:
-        raise click.UsageError(str(error)) from error
     for name in ("output", "record"):
         _must_be_writable(name, options[name])
     no_probes = "--no-probes was given" if options["no_probes"] else None
@@ -143,19 +138,27 @@ def run(**options: Any) -> None:
         host = Host(recorder.ask)
     else:
         host = real_host()
+    with _END_ONCE.held_back():
+        reading = Reading(host, python, options["model"])
+        # Reading the node is waiting, mostly: the rest of the doctor is loaded meanwhile.
+        from llm_doctor import registry
+        from llm_doctor.examination import Request, examine
+
+        draw = _renderer(options)
+        try:
+            checks = registry.select(registry.registered(), options["only"], options["skip"])
+        except registry.UnknownCheck as error:
+            INTERRUPTED.set()
+            raise click.UsageError(str(error)) from error
     request = Request(
         checks=checks,
-        python=python,
         no_probes=no_probes,
         deep=options["deep"],
-        model=options["model"],
         budget_s=options["budget"],
         fail_on=options["fail_on"],
     )
-    # Reading the node is waiting, mostly: what draws the report is loaded meanwhile.
-    threading.Thread(target=_renderer, args=(options,), daemon=True).start()
     with _progress(options["quiet"]) as progress:
-        report = examine(request, host, progress)
+        report = examine(request, reading, progress)
     recording = recorder.recording(python) if recorder else None
     if not options["no_redact"]:
         from llm_doctor.redact import redactor
@@ -163,7 +166,7 @@ def run(**options: Any) -> None:
         cleaner = redactor()
         report = cleaner.report(report)
         recording = cleaner.value(recording)
-    text = _renderer(options)(report)
+    text = draw(report)
     if options["output"] is None:
         failed = not _attempt("standard output", lambda: _emit(text))
     else:
@@ -354,14 +357,27 @@ class _EndOnce:
 
     def __init__(self) -> None:
         self._at = -10.0
+        self._held_back = False
+
+    @contextlib.contextmanager
+    def held_back(self) -> Iterator[None]:
+        """While what makes the report is being loaded, nothing is raised: what runs is ended all the same."""
+        self._held_back = True
+        try:
+            yield
+        finally:
+            self._held_back = False
 
     def __call__(self, signum: int, frame: Any) -> None:
-        host = sys.modules.get("llm_doctor.host")
-        if host is not None:
-            host.INTERRUPTED.set()
-        if time.monotonic() - self._at > 3.0:
+        interrupted = getattr(sys.modules.get("llm_doctor.host"), "INTERRUPTED", None)
+        if interrupted is not None:  # else it is not loaded, or half of it
+            interrupted.set()
+        if not self._held_back and time.monotonic() - self._at > 3.0:
             self._at = time.monotonic()
             raise KeyboardInterrupt
+
+
+_END_ONCE = _EndOnce()
 
 
 def _open_standard_streams() -> None:
@@ -376,10 +392,10 @@ def _open_standard_streams() -> None:
 def main() -> None:
     """The program. A closed pipe or Ctrl-C ends it quietly, nothing ends it with a traceback."""
     _open_standard_streams()
-    end_once = _EndOnce()
+    gc.disable()  # a run ends before cycles matter, and collecting while loading is a tenth of --no-probes
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         with contextlib.suppress(ValueError, OSError):
-            signal.signal(getattr(signal, name), end_once)
+            signal.signal(getattr(signal, name), _END_ONCE)
     try:
         cli.main(prog_name="llm-doctor", standalone_mode=False)
     except click.exceptions.Abort:

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import itertools
 import json
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Sequence, Type, TypeVar
 
 import msgspec
 
 from llm_doctor import __version__, probes
 from llm_doctor.check import CannotTell, Case, Check, Suspicion, TrialRequest, symptom_shown
-from llm_doctor.facts import (
-    accelerators,
-    bitsandbytes_build,
-    compilers,
-    cuda_toolkits,
-    deepspeed_build,
-    environment,
-    gpus,
-    hf_caches,
-    model,
-    mounts,
-    nvidia_module,
-    patient,
-    resources,
-    system,
-    torch_build,
-)
-from llm_doctor.host import INTERRUPTED, Host, Unavailable, temporary_folder
+from llm_doctor.host import Host, Unavailable, temporary_folder
 from llm_doctor.model import (
     EXIT_INTERRUPTED,
     SCHEMA,
@@ -41,16 +21,15 @@ from llm_doctor.model import (
     CheckOutcome,
     CheckResult,
     Doctor,
-    Fact,
     Facts,
     Finding,
-    Packages,
     Patient,
     Report,
     TrialResult,
     Verdict,
 )
 from llm_doctor.places import places
+from llm_doctor.reading import Reading
 from llm_doctor.registry import Registered
 
 INCOMPLETE = 3
@@ -64,10 +43,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be examined, and how far."""
 
     checks: Sequence[Registered]
-    python: str | None = None
     no_probes: str | None = None
     deep: bool = False
-    model: str | None = None
     budget_s: float = 60.0
     fail_on: str = "error"
 
@@ -82,12 +59,10 @@ class _Examined(msgspec.Struct):
     reason: str | None = None
 
 
-def examine(request: Request, host: Host, progress: Progress) -> Report:
+def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     """Examines node and patient. Ctrl-C ends it early with a report of what is known so far."""
-    started = datetime.datetime.now(datetime.timezone.utc)
-    began = time.monotonic()
     progress("reading the node")
-    facts, chosen, interrupted = read_facts(host, request.python, request.model)
+    facts, chosen, interrupted = reading.facts()
     patient_lost = facts.python.value is None
     no_probes = "interrupted" if interrupted else request.no_probes
     if no_probes is None and patient_lost:
@@ -95,7 +70,7 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
     probed = None
     if no_probes is None:
         try:
-            probed = _with_probes(request, host, facts, chosen.python, progress)
+            probed = _with_probes(request, reading.host, facts, chosen.python, progress)
         except Unavailable as error:
             no_probes = str(error)
         except KeyboardInterrupt:
@@ -111,8 +86,8 @@ def examine(request: Request, host: Host, progress: Progress) -> Report:
     return Report(
         schema=SCHEMA,
         doctor=Doctor(version=__version__),
-        started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=round(time.monotonic() - began, 3),
+        started=reading.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=round(time.monotonic() - reading.began, 3),
         verdict=verdict,
         exit_code=EXIT_INTERRUPTED if interrupted else exit_code,
         patient=Patient(
@@ -170,102 +145,6 @@ def judge(checks: Iterable[CheckResult], fail_on: str, incomplete: bool) -> tupl
     if "error" in severities:
         return "fail", exit_code
     return ("warn" if "warning" in severities else "pass"), exit_code
-
-
-# --- Facts --------------------------------------------------------------------------------------------
-
-
-def read_facts(
-    host: Host, python: str | None, model_name: str | None = None
-) -> tuple[Facts, patient.Chosen, bool]:
-    """All facts, the sources side by side; the interpreter; whether Ctrl-C cut it short.
-
-    A source that is absent is a fact with a reason."""
-    chosen = _once(lambda: patient.choose(host, python))
-    caches = _once(lambda: hf_caches.read(host, installed()))
-
-    def installed() -> Packages:
-        return patient.packages(chosen())
-
-    sources: dict[str, tuple[str, Callable[[], Any]]] = {
-        "gpus": (gpus.SOURCE, lambda: gpus.read(host)),
-        "compilers": (compilers.SOURCE, lambda: compilers.read(host)),
-        "mounts": (mounts.SOURCE, lambda: mounts.read(host)),
-        "python": (patient.SOURCE, lambda: patient.interpreter(chosen())),
-        "hf_caches": (hf_caches.SOURCE, caches),
-        "system": (system.SOURCE, lambda: system.read(host)),
-        "cpu": (resources.CPU_SOURCE, lambda: resources.cpu(host)),
-        "memory": (resources.MEMORY_SOURCE, lambda: resources.memory(host)),
-        "limits": (resources.LIMITS_SOURCE, lambda: resources.limits(host)),
-        "nvidia_module": (nvidia_module.SOURCE, lambda: nvidia_module.read(host)),
-        "accelerators": (accelerators.SOURCE, lambda: accelerators.read(host)),
-        "packages": (patient.SOURCE, installed),
-        "requirements": (patient.SOURCE, lambda: patient.requirements(chosen())),
-        "cuda_toolkits": (cuda_toolkits.SOURCE, lambda: cuda_toolkits.read(host, _or_none(installed))),
-        "torch_build": (torch_build.SOURCE, lambda: torch_build.read(host, installed())),
-        "deepspeed_build": (deepspeed_build.SOURCE, lambda: deepspeed_build.read(host, installed())),
-        "bitsandbytes_build": (
-            bitsandbytes_build.SOURCE,
-            lambda: bitsandbytes_build.read(host, installed()),
-        ),
-        "model": (model.SOURCE, lambda: model.read(host, model_name, _or_none(caches))),
-        "environment": (environment.SOURCE, lambda: environment.read(host)),
-    }
-    futures: dict[str, Future[Fact[Any]]] = {}
-    with ThreadPoolExecutor(max_workers=12) as pool:
-        try:
-            for name, (source, read) in sources.items():
-                futures[name] = pool.submit(_fact, source, read)
-            # In turns: a signal that comes between two steps of a wait without end is seen after it.
-            while wait(futures.values(), timeout=0.2).not_done:
-                pass
-        except KeyboardInterrupt:
-            INTERRUPTED.set()
-        values = {
-            name: futures[name].result() if name in futures else _fact(source, read)
-            for name, (source, read) in sources.items()
-        }
-    return Facts(**values), chosen(), INTERRUPTED.is_set()
-
-
-def _once(read: Callable[[], T]) -> Callable[[], T]:
-    """The same, read by whoever asks first; the others wait for it."""
-    lock = threading.Lock()
-    answer: Future[T] = Future()
-
-    def once() -> T:
-        with lock:
-            if not answer.done():
-                try:
-                    answer.set_result(read())
-                except BaseException as error:
-                    answer.set_exception(error)
-        return answer.result()
-
-    return once
-
-
-def _or_none(read: Callable[[], T]) -> T | None:
-    try:
-        return read()
-    except Unavailable:
-        return None
-
-
-def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
-    began = time.monotonic()
-
-    def seconds() -> float:
-        return round(time.monotonic() - began, 4)
-
-    try:
-        value = read()
-    except Unavailable as error:
-        return Fact(status="unavailable", source=source, seconds=seconds(), reason=str(error))
-    except Exception as error:  # a source of facts that breaks must not end the run
-        reason = f"the doctor could not read it: {type(error).__name__}: {error}"
-        return Fact(status="unavailable", source=source, seconds=seconds(), reason=reason)
-    return Fact(status="ok", source=source, seconds=seconds(), value=value)
 
 
 # --- Checks ---------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_doctor import host
-from llm_doctor.examination import read_facts
 from llm_doctor.facts import accelerators, cuda_toolkits, deepspeed_build, system, torch_build
 from llm_doctor.host import Host, Unavailable, real_host
+from llm_doctor.reading import Reading
 
 
 def test_torch_version_files_of_both_styles() -> None:
@@ -277,7 +277,7 @@ def test_a_file_system_that_does_not_answer_is_given_up(
     python = make_patient(modules={"torch/__init__.py": ""}, packages={"torch": "2.0"})
     os.mkfifo(next(python.parent.parent.glob("lib/*/site-packages/torch")) / "version.py")
     monkeypatch.setattr(host, "FILE_LIMIT_S", 0.5)
-    facts = read_facts(real_host(), str(python))[0]
+    facts = Reading(real_host(), str(python)).facts()[0]
     assert facts.torch_build.reason == "did not answer within 0.5 s"
     assert facts.packages.value is not None and facts.packages.value.installed == {"torch": "2.0"}
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import check_of, report_of, run_doctor
 
 from llm_doctor import host
-from llm_doctor.examination import read_facts
 from llm_doctor.model import Gpu, Gpus
 from llm_doctor.places import places
+from llm_doctor.reading import Reading
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_gpu_lost_while_it_is_asked_does_not_look_healthy(driver: Path) -> Non
 def test_a_busy_gpu_is_left_alone(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     monkeypatch.setenv("FALSE_NVML", "busy")
-    gpus = read_facts(host.real_host(), None)[0].gpus.value
+    gpus = Reading(host.real_host()).facts()[0].gpus.value
     assert gpus is not None and [process.pid for process in gpus.gpus[0].processes] == [4242]
     where = places(gpus, None)
     assert where.idle == [(1, "GPU-8a2f1c3e-1111-2222-3333-444455556662")]

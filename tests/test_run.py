@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from llm_doctor import registry
 from llm_doctor.examination import Request, examine
 from llm_doctor.host import real_host, replay_host
+from llm_doctor.reading import Reading
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -248,8 +249,8 @@ def test_no_room_for_a_temporary_folder_costs_the_trials_alone(
 ) -> None:
     python = make_patient(packages={"torch": "2.0", "transformers": "4.38.0", "peft": "0.9.0"})
     monkeypatch.setattr(tempfile, "tempdir", "/proc")
-    request = Request(checks=registry.registered(), python=str(python))
-    report = examine(request, real_host(), lambda doing: None)
+    request = Request(checks=registry.registered())
+    report = examine(request, Reading(real_host(), str(python)), lambda doing: None)
     trials = [trial for check in report.checks for trial in check.trials]
     assert {trial.status for trial in trials} == {"not-run"}
     assert all("no temporary folder can be written" in str(trial.reason) for trial in trials)
@@ -363,8 +364,8 @@ def test_an_edited_recording_is_no_crash(answer: dict[str, object]) -> None:
     recording = {"schema": "llm-doctor/recording/v1", "python": None, "answers": answers}
     machine, python = replay_host(json.dumps(recording))
     report = examine(
-        Request(checks=registry.registered(), python=python, no_probes="replayed"),
-        machine,
+        Request(checks=registry.registered(), no_probes="replayed"),
+        Reading(machine, python),
         lambda doing: None,
     )
     assert report.schema == "llm-doctor/report/v1"

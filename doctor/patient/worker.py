@@ -60,8 +60,7 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     began = time.monotonic()
     known = set(sys.modules)
     environment, folder = dict(os.environ), os.getcwd()
-    torch: Any = sys.modules.get("torch")
-    dtype = torch.get_default_dtype() if torch is not None else None
+    dtype = _default_dtype()
     result: Dict[str, Any] = {"id": job["id"]}
     try:
         function = getattr(_load(job["file"]), job["call"])
@@ -80,14 +79,19 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    if torch is not None:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(True)
+    if dtype is not None:
+        sys.modules["torch"].set_default_dtype(dtype)
+        sys.modules["torch"].set_grad_enabled(True)
     cuda = sys.modules.get("torch.cuda")
     result["on_gpu"] = cuda is not None and bool(getattr(cuda, "is_initialized", bool)())
     new = {name for name in sys.modules if name not in known and not name.startswith("llm_doctor")}
     result["late_imports"] = [name for name in sorted(new) if name.rpartition(".")[0] not in new]
     return result
+
+
+def _default_dtype() -> Any:
+    ask = getattr(sys.modules.get("torch"), "get_default_dtype", None)
+    return ask() if ask is not None else None
 
 
 def serve(jobs_in: int, results_out: int) -> None:
