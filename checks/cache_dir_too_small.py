@@ -43,6 +43,7 @@ from llm_doctor.units import gb
 TRIAL = Trial(name="cache-dir-too-small", imports=())
 SMALL_BYTES = 15_000_000_000
 """A model of 7 billion parameters in float16, with its tokenizer."""
+FULL_BYTES = 1_000_000_000
 FEW_INODES = 1000
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _MOVES_ALL = (None, "HF_HOME", "XDG_CACHE_HOME")
@@ -247,7 +248,9 @@ def _rights_and_room(case: Case, folder: CacheFolder, where: str) -> Iterator[Fi
     reason = case.facts.model.reason or ""
     if reason.startswith(("the size", "there")):  # --model was given, and is not known
         yield _finding(folder, "note", reason)
-    if free < SMALL_BYTES:
+    if free < FULL_BYTES:
+        yield _finding(folder, "error", f"{where}, where only {gb(free)} are free")
+    elif free < SMALL_BYTES:
         small = f"less than a model of 7 billion parameters takes in float16 ({gb(SMALL_BYTES)})"
         yield _finding(folder, "warning", f"{where}, where {gb(free)} are free: {small}")
 
@@ -359,6 +362,12 @@ def _examples() -> Iterator[Example]:
         case_of(cache(9), node),
         f"warning: {default}, where 9 GB are free: less than a model of 7 billion parameters takes in"
         " float16 (15 GB)",
+        trials=(tried(fixed=True),),
+    )
+    yield sick(
+        "a full disk",
+        case_of(cache(0.3), node),
+        f"error: {default}, where only 300 MB are free",
         trials=(tried(fixed=True),),
     )
     yield sick(

@@ -38,8 +38,8 @@ from llm_doctor.model import (
 )
 
 TRIAL = Trial(name="int8-product-broken", imports=("torch", "bitsandbytes"), on_gpu=True)
-INT8_TENSOR_CORES = (7, 5)
-"""Compute capability: bitsandbytes/cuda_specs.py, has_imma, in 0.50."""
+INT8_TENSOR_CORES, OLDEST = (7, 5), (6, 0)
+"""Compute capabilities: native int8 (bitsandbytes/cuda_specs.py, has_imma, in 0.50), and anything at all."""
 
 
 class Int8ProductBroken(Check):
@@ -126,12 +126,15 @@ class Int8ProductBroken(Check):
                 slow.setdefault((str(gpu.name), gpu.compute_capability), []).append(gpu.index)
         for (name, (major, minor)), numbers in slow.items():
             what = name if len(numbers) == 1 else f"{len(numbers)} x {name}"
+            too_old = (major, minor) < OLDEST
+            means = "no int8 tensor cores, so LLM.int8() saves memory and costs time"
+            if too_old:
+                means = "older than any GPU that bitsandbytes supports (6.0)"
             yield Suspicion(
                 Finding(
-                    severity="note",
+                    severity="warning" if too_old else "note",
                     confidence="certain",
-                    message=f"{what} (compute capability {major}.{minor}): no int8 tensor cores, so"
-                    " LLM.int8() saves memory and costs time",
+                    message=f"{what} (compute capability {major}.{minor}): {means}",
                     subject=Subject(kind="gpu", gpu=numbers[0]),
                     evidence={"compute_capability": f"{major}.{minor}", "gpus": numbers},
                 )
@@ -221,6 +224,12 @@ def _examples() -> Iterator[Example]:
         " it has 11.8 to 12.6",
         "note: Tesla V100-SXM2-32GB (compute capability 7.0): no int8 tensor cores, so LLM.int8() saves"
         " memory and costs time",
+        trials=(tried("inconclusive", "RuntimeError: no kernel image"),),
+    )
+    yield sick(
+        "a GPU before Pascal",
+        case_of(stack, ships, for_12, node("Tesla K80", (3, 7))),
+        "warning: Tesla K80 (compute capability 3.7): older than any GPU that bitsandbytes supports (6.0)",
         trials=(tried("inconclusive", "RuntimeError: no kernel image"),),
     )
     needs_gpu = "it failed in another way: RuntimeError: Found no NVIDIA driver on your system"

@@ -296,7 +296,7 @@ FACTS = (
     ),
     Fact(
         "C library",
-        None,
+        "system.c_library",
         {
             "collect_env": (Seen(r"^Libc version: \S"),),
             "transformers env": (Seen(r"Platform: \S+glibc"),),

@@ -54,7 +54,7 @@ def _matrices(where: str, dtype: str, size: int) -> Tuple[Any, Any]:
 
     torch.manual_seed(0)
     pair = [torch.randn(size, size, dtype=torch.float32) for _ in range(2)]
-    left, right = [matrix.to(where).to(getattr(torch, dtype)) for matrix in pair]
+    left, right = [matrix.to(getattr(torch, dtype)).to(where) for matrix in pair]
     return left, right
 
 
