@@ -256,3 +256,13 @@ def test_v100s_have_neither_native_bfloat16_nor_int8_tensor_cores(driver: Path) 
     assert finding["evidence"]["gpus"] == [0, 1] and finding["subject"] == {"kind": "gpu", "gpu": 0}
     (slow,) = check_of(report, "int8-product-broken")["findings"]
     assert "no int8 tensor cores" in slow["message"]
+
+
+def test_a_torch_that_uses_no_gpu_is_tried_once(driver: Path, stack_site: str) -> None:
+    arguments = ("run", "--format", "json", "--only", "bf16-unsupported")
+    report = report_of(run_doctor(*arguments, env={"LD_LIBRARY_PATH": str(driver)}))
+    build = report["facts"]["torch_build"]["value"]
+    if build["kind"] != "cpu":
+        pytest.skip(f"this torch is built for {build['kind']}")
+    (trial,) = check_of(report, "bf16-unsupported")["trials"]
+    assert (trial["device"], trial["reason"]) == ("cpu", "torch did not use GPU 0: tried on the CPU")

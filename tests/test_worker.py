@@ -542,8 +542,11 @@ def test_an_arm_never_runs_where_something_else_ran(tmp_path: Path) -> None:
     assert len(pids) == 3
 
 
+@pytest.mark.parametrize("whom", ["getpid", "getppid"], ids=["the arm", "the worker"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_what_an_arm_makes_outside_is_gone_however_it_ends(end: signal.Signals, tmp_path: Path) -> None:
+def test_what_an_arm_makes_outside_is_gone_however_it_ends(
+    end: signal.Signals, whom: str, tmp_path: Path
+) -> None:
     beside = tmp_path / "cache"
     beside.mkdir()
     source = f"""
@@ -551,7 +554,7 @@ def test_what_an_arm_makes_outside_is_gone_however_it_ends(end: signal.Signals, 
         from llm_doctor.patient.arms import scratch_folder
         with scratch_folder({str(beside)!r}) as folder:
             open(folder + "/data", "w").write("x")
-            os.kill(os.getpid(), {int(end)}) if {end == signal.SIGKILL} else os.kill(os.getppid(), {int(end)})
+            os.kill(os.{whom}(), {int(end)})
             time.sleep(2)
     """
     ask(sys.executable, question(tmp_path, source))
