@@ -20,11 +20,13 @@ from llm_doctor.check import (
     case_of,
     healthy,
     sick,
+    symptom_shown,
 )
 from llm_doctor.fixes.environment import export
 from llm_doctor.model import (
     Arm,
     CacheFolder,
+    Environment,
     Finding,
     Fix,
     HfCaches,
@@ -45,8 +47,16 @@ SMALL_BYTES = 15_000_000_000
 """A model of 7 billion parameters in float16, with its tokenizer."""
 FULL_BYTES = 1_000_000_000
 FEW_INODES = 1000
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_TOKEN = re.compile(r"/hf_[A-Za-z0-9]{30,}(?=/|$)")
 _MOVES_ALL = (None, "HF_HOME", "XDG_CACHE_HOME")
+_OWN_VARIABLES = (
+    "TRANSFORMERS_CACHE",
+    "PYTORCH_TRANSFORMERS_CACHE",
+    "PYTORCH_PRETRAINED_BERT_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_HUB_CACHE",
+)
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 class CacheDirTooSmall(Check):
@@ -140,13 +150,15 @@ class CacheDirTooSmall(Check):
             return
         mount = _mount_of(case, folder)
         findings = [*_rights_and_room(case, folder, where), *_kind_of_place(mount, folder, where)]
-        wants_another = any(finding.severity != "note" for finding in findings)
-        elsewhere = _elsewhere(case, folder) if wants_another else None
+        if _downloads_nothing(case):  # a store that all may read is as it should be
+            yield from (Suspicion(msgspec.structs.replace(it, severity="note")) for it in findings)
+            return
+        first = next((number for number, it in enumerate(findings) if it.severity != "note"), None)
+        elsewhere = None if first is None else _elsewhere(case, folder)
         settings = {"folder": folder.nearest, "remedy": elsewhere}
-        fixes = _moves(folder, elsewhere)
-        for finding in findings:
-            fix = fixes if finding.severity != "note" else ()
-            yield Suspicion(msgspec.structs.replace(finding, fixes=fix), (TrialRequest(TRIAL, settings),))
+        for number, finding in enumerate(findings):
+            fixes = _moves(folder, elsewhere) if number == first else ()  # one remedy for all of them
+            yield Suspicion(msgspec.structs.replace(finding, fixes=fixes), (TrialRequest(TRIAL, settings),))
         # What facts cannot tell, a quota for one, the trial can.
         unknown = _finding(folder, "error", f"{where}, where a download fails")
         if not findings:
@@ -158,22 +170,22 @@ class CacheDirTooSmall(Check):
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """A finding from facts stands, with its fix verified; without one the trial alone speaks."""
         case = next((case for result in results for case in result.cases), None)
-        failed = case is not None and case.broken is not None and case.broken.outcome in ("raised", "failed")
-        if case is None or (finding.confidence == "likely" and not failed):
-            yield from () if finding.confidence == "likely" else (finding,)
+        error = (case.broken.error if case and case.broken else None) or ""
+        fails = symptom_shown(CacheDirTooSmall, error)
+        if finding.confidence == "likely" and not fails:
             return
-        moved = case.fixed is not None and case.fixed.outcome == "passed"
-        fixes = tuple(msgspec.structs.replace(fix, verified=moved or None) for fix in finding.fixes)
-        message = finding.message
-        if finding.confidence == "likely" and case.broken is not None:
-            message += f": {str(case.broken.error).splitlines()[0]}"
-        yield msgspec.structs.replace(
-            finding,
-            message=message,
-            fixes=fixes,
-            confidence="proven" if failed else "certain",
-            proof=Proof(trial=TRIAL.name, status=case.status, case=case) if failed else None,
-        )
+        if case is not None and case.fixed is not None and case.fixed.outcome == "passed":
+            fixes = tuple(msgspec.structs.replace(fix, verified=True) for fix in finding.fixes)
+            finding = msgspec.structs.replace(finding, fixes=fixes)
+        if case is not None and fails and finding.evidence["about"] == "rights":
+            why = re.sub(r"/?\.llm-doctor-\w+", "", error.partition("\n")[0])
+            finding = msgspec.structs.replace(
+                finding,
+                message=f"{finding.message}: {why}",
+                confidence="proven",
+                proof=Proof(trial=TRIAL.name, status=case.status, case=case),
+            )
+        yield finding
 
     def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
         """The room, and what fits into it."""
@@ -198,8 +210,9 @@ class CacheDirTooSmall(Check):
         return _examples()
 
 
-def _finding(folder: CacheFolder, severity: Severity, message: str) -> Finding:
+def _finding(folder: CacheFolder, severity: Severity, message: str, about: str = "rights") -> Finding:
     evidence = {
+        "about": about,
         "free_bytes": folder.free_bytes,
         "inodes_free": folder.inodes_free,
         "decided_by": folder.decided_by,
@@ -234,7 +247,9 @@ def _rights_and_room(case: Case, folder: CacheFolder, where: str) -> Iterator[Fi
             why = f"{folder.nearest} cannot be written by this user"
             yield _finding(folder, "error", f"{where}, which is not there and cannot be made: {why}")
     if folder.inodes_free is not None and folder.inodes_free < FEW_INODES:
-        yield _finding(folder, "error", f"{where}, where {folder.inodes_free} inodes are left for new files")
+        yield _finding(
+            folder, "error", f"{where}, where {folder.inodes_free} inodes are left for new files", "room"
+        )
     model, free = case.known(Model), folder.free_bytes
     if free is None:
         return
@@ -243,34 +258,46 @@ def _rights_and_room(case: Case, folder: CacheFolder, where: str) -> Iterator[Fi
         if missing > free:
             cached = f" ({gb(model.cached_bytes)} are cached)" if model.cached_bytes else ""
             needs = f"{model.name} needs {gb(missing)} more{cached}"
-            yield _finding(folder, "error", f"{where}, where {gb(free)} are free: {needs}")
+            yield _finding(folder, "error", f"{where}, where {gb(free)} are free: {needs}", "room")
         return
     reason = case.facts.model.reason or ""
     if reason.startswith(("the size", "there")):  # --model was given, and is not known
-        yield _finding(folder, "note", reason)
+        yield _finding(folder, "note", reason, "room")
     if free < FULL_BYTES:
-        yield _finding(folder, "error", f"{where}, where only {gb(free)} are free")
+        yield _finding(folder, "error", f"{where}, where only {gb(free)} are free", "room")
     elif free < SMALL_BYTES:
         small = f"less than a model of 7 billion parameters takes in float16 ({gb(SMALL_BYTES)})"
-        yield _finding(folder, "warning", f"{where}, where {gb(free)} are free: {small}")
+        yield _finding(folder, "warning", f"{where}, where {gb(free)} are free: {small}", "room")
 
 
 def _kind_of_place(mount: Mount | None, folder: CacheFolder, where: str) -> Iterator[Finding]:
     if mount is not None and mount.kind == "memory":
-        yield _finding(folder, "warning", f"{where}, which is main memory ({mount.filesystem})")
+        yield _finding(folder, "warning", f"{where}, which is main memory ({mount.filesystem})", "place")
     if mount is not None and mount.kind == "overlay":
         lost = "a layer of this container: what is downloaded is gone with it"
-        yield _finding(folder, "note", f"{where}, which is on {lost}")
+        yield _finding(folder, "note", f"{where}, which is on {lost}", "place")
 
 
 def _not_followed(case: Case, caches: HfCaches, folder: CacheFolder) -> Iterator[Suspicion]:
-    hub = next((it for it in caches.folders if it.purpose == "hub"), None)
-    if hub is None or hub.decided_by is None or hub.path == folder.path:
-        return
-    packages = case.known(Packages)
-    version = packages.installed.get("transformers", "") if packages else ""
-    message = f"{hub.decided_by} is not what transformers {version} follows: it downloads to {folder.path}"
-    yield Suspicion(_finding(folder, "warning", message))
+    """A variable that is set to move the cache, of a release that this transformers is not."""
+    environment, packages = case.known(Environment), case.known(Packages)
+    if environment is None or packages is None or folder.decided_by not in _MOVES_ALL:
+        return  # decided by such a variable: the others are beaten by it, as documented
+    version = packages.installed.get("transformers", "")
+    places = {it.path for it in caches.folders if it.purpose == "models"}
+    for name in _OWN_VARIABLES:
+        value = environment.variables.get(name)
+        if value and value.rstrip("/") not in places:
+            message = f"{name} is not what transformers {version} follows: it downloads to {folder.path}"
+            yield Suspicion(_finding(folder, "warning", message, "place"))
+
+
+def _downloads_nothing(case: Case) -> bool:
+    """Offline by a variable, or everything that --model needs is there."""
+    environment, model = case.known(Environment), case.known(Model)
+    set_to = [environment.variables.get(name, "") for name in _OFFLINE] if environment else []
+    is_cached = model is not None and model.cached_bytes >= model.weight_bytes
+    return is_cached or any(value.upper() in ("1", "ON", "YES", "TRUE") for value in set_to)
 
 
 def _mount_of(case: Case, folder: CacheFolder) -> Mount | None:
@@ -280,20 +307,25 @@ def _mount_of(case: Case, folder: CacheFolder) -> Mount | None:
 
 def _elsewhere(case: Case, folder: CacheFolder) -> str | None:
     """The place with most room that this user can write, when it has more than the present one."""
-    mounts = case.known(Mounts)
+    mounts, model, here = case.known(Mounts), case.known(Model), _mount_of(case, folder)
     rooms = {it.path: it.free_bytes or 0 for it in case.fact(HfCaches).folders if _is_elsewhere(case, it)}
     for mount in mounts.mounts if mounts else ():
-        if mount.writable and mount.kind in ("local", "network"):
+        usable = mount.writable and mount.kind in ("local", "network") and not mount.path.startswith("/boot")
+        if usable and mount != here:
             rooms[mount.path] = mount.free_bytes or 0
     best = max(rooms, key=lambda path: rooms[path], default=None)
-    is_better = best is not None and (rooms[best] > (folder.free_bytes or 0) or folder.writable is False)
-    return best if is_better else None
+    needed = SMALL_BYTES if model is None else model.weight_bytes - model.cached_bytes
+    return best if best is not None and rooms[best] >= needed else None
 
 
 def _is_elsewhere(case: Case, folder: CacheFolder) -> bool:
-    mount = _mount_of(case, folder)
+    mount, models = _mount_of(case, folder), case.fact(HfCaches).models
     in_memory = mount is not None and mount.kind == "memory"
-    return folder.purpose == "elsewhere" and folder.exists and bool(folder.writable) and not in_memory
+    # The same file system has the same room; where rights are what is missing it may still do.
+    gains = models is None or not models.writable or mount is None or mount != _mount_of(case, models)
+    return (
+        folder.purpose == "elsewhere" and folder.exists and bool(folder.writable) and gains and not in_memory
+    )
 
 
 def _moves(folder: CacheFolder, elsewhere: str | None) -> tuple[Fix, ...]:
@@ -301,7 +333,10 @@ def _moves(folder: CacheFolder, elsewhere: str | None) -> tuple[Fix, ...]:
         return ()
     target = f"{elsewhere.rstrip('/')}/huggingface"
     if folder.decided_by in _MOVES_ALL:
-        return (export(f"move the cache to {elsewhere}", {"HF_HOME": target}),)
+        # The token of `hf auth login` lies beside the cache, and stays where it is.
+        token = f"{folder.path.rpartition('/')[0]}/token"
+        moved = {"HF_HOME": target, "HF_TOKEN_PATH": token}
+        return (export(f"move the cache to {elsewhere}", moved),)
     return (export(f"move the cache to {elsewhere}", {str(folder.decided_by): f"{target}/hub"}),)
 
 
@@ -379,7 +414,8 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "a folder that may not be written",
         case_of(cache(200, "HF_HOME", "/opt", writable=False, exists=True), node),
-        "error: downloads go to /opt/huggingface/hub (HF_HOME), which this user cannot write",
+        "error: downloads go to /opt/huggingface/hub (HF_HOME), which this user cannot write:"
+        " PermissionError: [Errno 13] Permission denied",
         trials=(tried("PermissionError: [Errno 13] Permission denied", fixed=True),),
     )
     yield sick(

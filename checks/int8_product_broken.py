@@ -179,6 +179,14 @@ def _library_missing(built: BitsAndBytesBuild | None, torch: TorchBuild | None) 
             f" {torch.version} is built for: it has {built.cuda[0]} to {built.cuda[-1]}",
             subject=Subject(kind="package", package="bitsandbytes"),
             evidence={"libraries": list(built.cuda), "torch_cuda": torch.cuda},
+            fixes=(
+                Fix(
+                    title="install a release that has one",
+                    kind="command",
+                    applicability="manual",
+                    preview="python -m pip install --upgrade bitsandbytes",
+                ),
+            ),
         )
     )
 

@@ -25,6 +25,7 @@ from llm_doctor.check import (
 )
 from llm_doctor.model import (
     Arm,
+    Environment,
     Finding,
     Fix,
     Gpu,
@@ -36,6 +37,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
+from llm_doctor.places import places
 from llm_doctor.units import gib
 
 QUESTION = Question(
@@ -137,16 +139,19 @@ class ZeroBucketOom(Check):
         if gpus is None or not gpus.gpus:
             if not case.deep:
                 sizes = _sizes(version, held)
-                raise CannotTell(
-                    f"no NVIDIA GPU to hold them against; {sizes}; --deep counts them in an engine"
-                )
+                raise CannotTell(f"no NVIDIA GPU; {sizes}; --deep counts them in an engine")
             message = "overlap_comm"
             finding = Finding(
                 severity="note", confidence="likely", message=message, subject=Subject(kind="stack")
             )
             yield Suspicion(finding, (TrialRequest(IN_ENGINE),))
             return
-        free = {gpu.uuid: gpu.memory_free_bytes for gpu in gpus.gpus if gpu.uuid and gpu.memory_free_bytes}
+        environment = case.known(Environment)
+        visible = environment.variables.get("CUDA_VISIBLE_DEVICES") if environment else None
+        idle = {place.gpu for place in places(gpus, visible).idle}
+        free = {
+            it.uuid: it.memory_free_bytes for it in gpus.gpus if it.index in idle and it.memory_free_bytes
+        }
         smaller = _smaller(min(free.values(), default=0))
         settings = {
             "cases": [it._asdict() for it in held],
@@ -156,7 +161,9 @@ class ZeroBucketOom(Check):
         }
         trial = (TrialRequest(ON_GPU, settings),)
         for gpu in gpus.gpus:
-            yield from _too_large(version, held, gpu, trial)
+            # What others have filled will be theirs or ours, not both: then all of its memory counts.
+            room = gpu.memory_free_bytes if gpu.index in idle else gpu.memory_total_bytes
+            yield from _too_large(version, held, gpu, room, trial)
         message = f"DeepSpeed {version}'s default buckets do not fit"
         finding = Finding(
             severity="warning",
@@ -196,7 +203,7 @@ class ZeroBucketOom(Check):
                 most = measured["memory_free_bytes"] / BYTES_PER_ELEMENT / max(it.buckets for it in held)
                 context = gib(measured["context_bytes"])
                 said.append(
-                    f"{result.device} has room for {most:.0e} elements beside its context of {context}"
+                    f"{result.device} has room for {_floor(most):,} elements beside its context of {context}"
                 )
         return "; ".join(said)
 
@@ -237,28 +244,33 @@ def _sizes(version: str, held: Sequence[Buckets]) -> str:
     stages = " and ".join(f"ZeRO-{it.stage}" for it in twice)
     more = f", {gib(twice[0].size_bytes)} in {stages} with overlap_comm" if twice else ""
     published = gib(PUBLISHED_FACTOR * 2 * held[0].elements * BYTES_PER_ELEMENT)
-    return f"DeepSpeed {version} takes {gib(plain)} for its buckets{more} (by the published rule {published})"
+    return (
+        f"DeepSpeed {version} takes {gib(plain)} for its buckets{more} (the published rule says {published})"
+    )
 
 
 def _smaller(free_bytes: int) -> int:
     """A bucket of which two take a twentieth of the memory, in one digit: `200000000`."""
-    elements = max(1_000_000, free_bytes // 20 // BYTES_PER_ELEMENT // 2)
-    unit = int(10 ** (len(str(elements)) - 1))
-    return min(int(elements // unit * unit), 200_000_000)
+    return min(_floor(max(1_000_000, free_bytes // 20 // BYTES_PER_ELEMENT // 2)), 200_000_000)
+
+
+def _floor(elements: float) -> int:
+    """Down to one digit: 3_999_000_000 becomes 3_000_000_000."""
+    digits = str(int(elements))
+    return int(digits[0] + "0" * (len(digits) - 1))
 
 
 def _too_large(
-    version: str, held: Sequence[Buckets], gpu: Gpu, trial: tuple[TrialRequest, ...]
+    version: str, held: Sequence[Buckets], gpu: Gpu, room: int | None, trial: tuple[TrialRequest, ...]
 ) -> Iterator[Suspicion]:
-    free = gpu.memory_free_bytes
-    if free is None:
+    if room is None:
         return
-    large = [it for it in held if it.size_bytes > free]
+    large = [it for it in held if it.size_bytes > room]
     if not large:
         return
     first = min(large, key=lambda it: it.size_bytes)
     message = (
-        f"GPU {gpu.index} ({gpu.name}) has {gib(free)} free: DeepSpeed {version}'s default buckets take"
+        f"GPU {gpu.index} ({gpu.name}) has room for {gib(room)}: DeepSpeed {version}'s default buckets take"
         f" {gib(first.size_bytes)} in {first}"
     )
     yield Suspicion(
@@ -267,8 +279,8 @@ def _too_large(
             confidence="certain",
             message=message,
             subject=Subject(kind="gpu", gpu=gpu.index),
-            evidence={"memory_free_bytes": free, "bucket_bytes": first.size_bytes},
-            fixes=(_fix(_smaller(free)),),
+            evidence={"room_bytes": room, "bucket_bytes": first.size_bytes},
+            fixes=(_fix(_smaller(room)),),
         ),
         trial,
     )
@@ -323,16 +335,25 @@ def _examples() -> Iterator[Example]:
         case_of(stack, node(14.6), zero_buckets=answer),
         tried(ON_GPU.name, "cuda:0", zero_2, "refuted", room),
     )
+    small = msgspec.structs.replace(node(0.8).gpus[0], memory_total_bytes=900 << 20)
     yield sick(
+        "a GPU that is too small",
+        case_of(stack, Gpus(driver="535.183.01", gpus=(small,)), zero_buckets=answer),
+        "warning: GPU 0 (Tesla T4) has room for 819 MiB: DeepSpeed 0.16.4's default buckets take 954 MiB in"
+        " ZeRO-1",
+    )
+    busy = TrialResult(
+        name=ON_GPU.name,
+        device="cuda:0",
+        status="not-run",
+        seconds=0.0,
+        reason="left alone: used by process 4242",
+    )
+    yield cannot_tell(
         "a GPU that somebody else has filled",
         case_of(stack, node(0.5, GpuProcess(pid=4242)), zero_buckets=answer),
-        "warning: GPU 0 (Tesla T4) has 512 MiB free: DeepSpeed 0.16.4's default buckets take 954 MiB in"
-        " ZeRO-1",
-        trials=(
-            TrialResult(
-                name=ON_GPU.name, device="cuda:0", status="not-run", seconds=0.0, reason="it is used"
-            ),
-        ),
+        "not-run: left alone: used by process 4242",
+        busy,
     )
     full = "buckets of 2000000000 bytes do not fit into 1900000000 free ones"
     yield sick(
@@ -351,8 +372,8 @@ def _examples() -> Iterator[Example]:
     yield cannot_tell(
         "no GPU",
         case_of(stack, zero_buckets=answer),
-        "no NVIDIA GPU to hold them against; DeepSpeed 0.16.4 takes 954 MiB for its buckets, 1.9 GiB in"
-        " ZeRO-1 and ZeRO-2 with overlap_comm (by the published rule 8.4 GiB); --deep counts them in an"
+        "no NVIDIA GPU; DeepSpeed 0.16.4 takes 954 MiB for its buckets, 1.9 GiB in"
+        " ZeRO-1 and ZeRO-2 with overlap_comm (the published rule says 8.4 GiB); --deep counts them in an"
         " engine",
     )
     yield cannot_tell(

@@ -100,7 +100,7 @@ def cli() -> None:
 )
 @click.option("--record", metavar="FILE", help="Keep what the machine answered, for --replay.")
 @click.option("--replay", metavar="FILE", help="Examine a recorded machine: facts only.")
-@click.option("--no-redact", is_flag=True, help="Leave user, host and home names in.")
+@click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in.")
 @click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="One line when nothing is wrong; no notes.")
 @click.option("-v", "--verbose", is_flag=True, help="Every proof, fact and fix.")

@@ -6,12 +6,15 @@ a dead network mount answers never, and must cost no other path its answer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import threading
 import time
 from typing import Any
+
+ENDLESS_BYTES = 1 << 60
 
 
 def main() -> None:
@@ -40,21 +43,27 @@ def _answer(path: str, answers: dict[str, dict[str, Any]]) -> None:
 
 def disk(path: str) -> dict[str, Any]:
     """Room and rights at this path, or at the first folder above it that is there."""
-    nearest = os.path.realpath(path)
-    while not _is_there(nearest) and nearest != "/":
+    nearest = os.path.abspath(path)
+    while not os.path.lexists(nearest) and nearest != "/":
         nearest = os.path.dirname(nearest)
+    if not _is_there(nearest):  # nobody who makes a folder makes what a link points to
+        raise FileNotFoundError(errno.ENOENT, f"a link to {os.readlink(nearest)}, which is not there")
+    nearest = os.path.realpath(nearest)
     room = os.statvfs(nearest)
-    has_size = room.f_blocks > 0  # /proc has none, and some object stores do not tell theirs
+    total, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
+    # /proc has no size, and object stores claim to be endless.
+    has_size = 0 < total < ENDLESS_BYTES and 0 <= free <= total
+    # File systems that make inodes as they go say 0 of 0, and Ceph that -1 are free.
+    has_inodes = 0 <= room.f_favail <= room.f_files and room.f_files > 0
     return {
         "exists": _is_there(path),
         "nearest": nearest,
         "is_folder": os.path.isdir(nearest),
         "writable": os.access(nearest, os.W_OK | os.X_OK) and not room.f_flag & os.ST_RDONLY,
-        "total_bytes": room.f_blocks * room.f_frsize if has_size else None,
-        "free_bytes": room.f_bavail * room.f_frsize if has_size else None,
-        # File systems that make inodes as they go (btrfs, many network ones) say 0 of 0.
-        "inodes": room.f_files or None,
-        "inodes_free": room.f_favail if room.f_files else None,
+        "total_bytes": total if has_size else None,
+        "free_bytes": free if has_size else None,
+        "inodes": room.f_files if has_inodes else None,
+        "inodes_free": room.f_favail if has_inodes else None,
     }
 
 

@@ -47,7 +47,11 @@ _ALLOWED_VARIABLE = re.compile(
     r"|TOKENIZERS_PARALLELISM|BITSANDBYTES_NOWELCOME|PYTHONPATH|PYTHONHASHSEED|VIRTUAL_ENV|CONDA_PREFIX)"
 )
 SECRET_VARIABLE = re.compile(r"(?i)(token(?!iz)|secret|pass|(api|access|private)_?key|credential|cookie|jwt)")
-"""Names of environment variables whose values are nobody's business."""
+"""Names of environment variables whose values are secrets."""
+_NOBODYS_BUSINESS = re.compile(
+    SECRET_VARIABLE.pattern + r"|(ADDR|HOST|HOSTS|NODELIST|NODE_ALIASES|USER|COMMENT|ACCOUNT|JOB_NAME)$"
+)
+"""The same, and those that name machines, people or projects."""
 
 
 class Unavailable(Exception):
@@ -182,9 +186,9 @@ class Host:
 
 
 def allowed_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that decide how training runs; of one whose name speaks of a secret that it is set."""
+    """The variables that decide how training runs; of a secret one only that it is set."""
     return {
-        name: "(set)" if SECRET_VARIABLE.search(name) and not name.endswith("_PATH") else value
+        name: "(set)" if _NOBODYS_BUSINESS.search(name) and not name.endswith("_PATH") else value
         for name, value in sorted(environ.items())
         if _ALLOWED_VARIABLE.fullmatch(name)
     }
@@ -333,12 +337,16 @@ def _kernel_log() -> Answer:
 def _disks(*paths: str) -> Answer:
     # In a child: a process that waits for a dead mount may be impossible to end.
     script = Path(__file__).resolve().parent / "disks.py"
-    argv = [sys.executable, "-I", "-S", str(script), str(FILE_LIMIT_S), json.dumps(paths)]
-    done = run_bounded(argv, seconds=FILE_LIMIT_S + 3.0, own_descriptor=True)
-    try:
-        return {"disks": json.loads(done.result)}
-    except ValueError:
-        return {"error": f"file systems: {done.problem or describe_status(done.returncode)}"}
+    disks: dict[str, Any] = {}
+    for first in range(0, len(paths), 200):  # a node of Kubernetes has more than an argument may hold
+        some = json.dumps(paths[first : first + 200])
+        argv = [sys.executable, "-I", "-S", str(script), str(FILE_LIMIT_S), some]
+        done = run_bounded(argv, seconds=FILE_LIMIT_S + 3.0, own_descriptor=True)
+        try:
+            disks.update(json.loads(done.result))
+        except ValueError:
+            return {"error": f"file systems: {done.problem or describe_status(done.returncode)}"}
+    return {"disks": disks}
 
 
 def _run(seconds: str, *argv: str) -> Answer:
@@ -536,7 +544,7 @@ def worker_environment(folder: str) -> dict[str, str]:
 
     One thread: thirty arms take 1-2 s so and 7-8 s otherwise, and no thread pool is there to be lost in
     a fork."""
-    environment = {k: v for k, v in os.environ.items() if k not in _OVERRIDING_CACHES}
+    environment = {k: v for k, v in os.environ.items() if k not in (*_OVERRIDING_CACHES, "LLM_DOCTOR_GPU")}
     environment.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     environment.update({name: os.path.join(folder, name.lower()) for name in _CACHE_VARIABLES})
     environment.update(

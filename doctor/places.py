@@ -39,8 +39,9 @@ class Places(NamedTuple):
 def places(gpus: Gpus | None, visible: str | None) -> Places:
     """`visible` is $CUDA_VISIBLE_DEVICES: on a shared node the others are somebody else's."""
     idle, left_alone = [], []
+    seen = None if visible is None or gpus is None else _visible(gpus, visible)
     for gpu in gpus.gpus if gpus else ():
-        reason = _why_not(gpu, visible)
+        reason = _why_not(gpu, seen)
         if reason is None:
             idle.append(Place(gpu.index, gpu.uuid or ""))
         else:
@@ -48,11 +49,21 @@ def places(gpus: Gpus | None, visible: str | None) -> Places:
     return Places(idle, left_alone)
 
 
-def _why_not(gpu: Gpu, visible: str | None) -> str | None:
+def _visible(gpus: Gpus, variable: str) -> set[int]:
+    """The numbers of the GPUs that it shows: CUDA stops at the first item that names none."""
+    found = set()
+    for item in variable.split(","):
+        named = {gpu.index for gpu in gpus.gpus if _names(item.strip(), gpu)}
+        if not named:
+            break
+        found |= named
+    return found
+
+
+def _why_not(gpu: Gpu, visible: set[int] | None) -> str | None:
     if gpu.problem is not None:
         return f"does not answer ({gpu.problem})"
-    allowed = None if visible is None else [item.strip() for item in visible.split(",")]
-    if allowed is not None and not any(_names(item, gpu) for item in allowed):
+    if visible is not None and gpu.index not in visible:
         return "hidden by CUDA_VISIBLE_DEVICES"
     if gpu.uuid is None:
         return "without a UUID"

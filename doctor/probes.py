@@ -16,6 +16,9 @@ IMPORT_LIMIT_S = 180.0
 """For one import; a cold one from a network file system takes a minute. Not counted against the budget."""
 _ARM_OUTCOMES = ("passed", "failed", "raised", "killed", "timeout")
 
+NO_GPU = ""
+"""For CUDA_VISIBLE_DEVICES: where nothing is known of a GPU, it may be somebody else's."""
+
 Progress = Callable[[str], None]
 ShowsSymptom = Callable[[TrialRequest, str], bool]
 
@@ -175,7 +178,7 @@ def ask(it: Worker, questions: Sequence[Question], where: Places, budget_s: floa
 
     In the lane that the trials will use: what is imported there need not be imported again, and no second
     process claims a GPU that lets in one alone."""
-    gpu = where.idle[0].uuid if where.idle else None
+    gpu = where.idle[0].uuid if where.idle else NO_GPU
     jobs = [Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports, gpu=gpu) for q in questions]
     answers = {}
     for question, result in zip(questions, it.run(jobs, budget_s)):
@@ -202,9 +205,8 @@ def run_trials(
     Trials that want a GPU run on an idle one, or else say why not. The others see none: a library that makes
     a context where it may would disturb whoever uses the first GPU."""
     began = time.monotonic() - it.import_seconds
-    hidden = "" if where.idle or where.left_alone else None
     runs = [(request, place) for request in requests for place in _devices(request.trial, where)]
-    gpus = [place.uuid if place else hidden for _, place in runs]
+    gpus = [place.uuid if place else NO_GPU for _, place in runs]
     plans = it.run(
         [
             Job(request.trial, "combinations", {"settings": request.settings}, gpu=gpu)
@@ -253,7 +255,9 @@ def _result(
 ) -> TrialResult:
     mine = [result for key, result in arms.items() if key[0] == number]
     # What was asked for is not what was used: torch may be unable to use the GPU.
-    device = f"cuda:{place.gpu}" if place and any(result.on_gpu for result in mine) else "cpu"
+    ran = [result for result in mine if result.outcome in ("passed", "failed")]
+    on_gpu = any(result.on_gpu for result in mine) or not ran  # a GPU that fails is not the CPU
+    device = f"cuda:{place.gpu}" if place and on_gpu else "cpu"
     if not request.trial.on_gpu and not request.trial.on_every_gpu:
         why_cpu = None
     elif place and device == "cpu":

@@ -16,7 +16,7 @@ from typing import Any, Iterable, Literal, Mapping, Tuple, Type, TypeVar, get_ar
 import msgspec
 
 from llm_doctor.host import SECRET_VARIABLE
-from llm_doctor.model import CheckResult, Proof, Report, TrialResult
+from llm_doctor.model import CheckResult, Mount, Proof, Report, TrialResult
 
 _NOT_SECRET = frozenset(
     re.findall(
@@ -27,7 +27,7 @@ _NOT_SECRET = frozenset(
 )
 _TOKENS = re.compile(
     r"""
-      \bhf_[A-Za-z0-9]{16,}
+      \bhf_(?:oauth_|jwt_)[A-Za-z0-9._-]{16,} | \bhf_[A-Za-z0-9]{16,} | \bapi_org_[A-Za-z0-9]{16,}
     | \b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,})
     | \b(?:sk|nvapi|xox[abps])-[A-Za-z0-9_-]{20,}
     | \b(?:npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{40,}|AIza[A-Za-z0-9_-]{30,})
@@ -39,7 +39,7 @@ _TOKENS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PASSWORD = re.compile(
-    r"""(?ix)(?:(?<=pass=) | (?<=passwd=) | (?<=password=) | (?<=token=) | (?<=secret=))
+    r"""(?ix)(?:(?<=pass=) | (?<=passwd=) | (?<=password=) | (?<=token=) | (?<=secret=) | (?<=[?&]sig=))
     (?!"?\$\w)\S+  # what another variable holds is not said here"""
 )
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"]+(?=@)")
@@ -51,7 +51,7 @@ _NUMBERED = (
     ("address", re.compile(r"\b(?:192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}\b")),
     ("address", re.compile(r"(?i)\b(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}\b|\bfe80::[0-9a-f:]+")),
     # Others only where something says that it is an address: 12.4.5.8 is also a version of a CUDA wheel.
-    ("address", re.compile(rf"(?:(?<=://)|(?<=@)){_IPV4}\b|\b{_IPV4}(?=:\d)")),
+    ("address", re.compile(rf"(?:(?<=://)|(?<=@)){_IPV4}\b|\b{_IPV4}(?=:[\d/]|@)")),
 )
 _IDENTIFIERS = {(CheckResult, "name"), (CheckResult, "topic"), (TrialResult, "name"), (Proof, "trial")}
 
@@ -135,6 +135,8 @@ class Redactor:
     def struct(self, value: S) -> S:
         """The same for a part of a report; words of a fixed vocabulary and names of checks stay."""
         kept = _kept_fields(type(value))
+        if isinstance(value, Mount) and value.kind == "network":  # server, share and user in one
+            value = msgspec.structs.replace(value, device=self._number("server", value.device))
         changes = {
             name: self.value(getattr(value, name)) for name in value.__struct_fields__ if name not in kept
         }

@@ -8,7 +8,8 @@ from typing import Any, Callable
 import pytest
 from conftest import check_of, report_of, run_doctor
 
-from llm_doctor import host
+from llm_doctor import host, probes
+from llm_doctor.check import Trial, TrialRequest
 from llm_doctor.model import Gpu, Gpus
 from llm_doctor.places import places
 from llm_doctor.reading import Reading
@@ -171,6 +172,8 @@ def test_a_gpu_that_may_be_in_use_is_left_alone(changes: dict[str, Any], reason:
     [
         (None, 0),
         ("0,1", 0),
+        ("7,0", None),
+        ("-1,0", None),
         ("1", 1),
         (" 1 ,0", 0),
         ("GPU-bbbb", 1),
@@ -266,3 +269,30 @@ def test_a_torch_that_uses_no_gpu_is_tried_once(driver: Path, stack_site: str) -
         pytest.skip(f"this torch is built for {build['kind']}")
     (trial,) = check_of(report, "bf16-unsupported")["trials"]
     assert (trial["device"], trial["reason"]) == ("cpu", "torch did not use GPU 0: tried on the CPU")
+
+
+class OneGpuFails:
+    """A worker's results of a node where CUDA cannot be initialised on the second GPU."""
+
+    import_seconds = 0.0
+
+    def run(self, jobs: list[probes.Job], budget_s: float) -> list[probes.JobResult]:
+        results = []
+        for job in jobs:
+            if job.call == "combinations":
+                results.append(probes.JobResult("passed", [{"n": 1}]))
+            elif job.gpu == "GPU-aaaa-1":
+                results.append(probes.JobResult("passed", {}, on_gpu=True))
+            else:
+                results.append(probes.JobResult("raised", error="RuntimeError: CUDA error: GPU is lost"))
+        return results
+
+
+def test_a_gpu_that_is_lost_after_nvml_saw_it_is_not_called_the_cpu() -> None:
+    where = places(Gpus(driver="1", gpus=(idle(0, "GPU-aaaa-1"), idle(1, "GPU-bbbb-2"))), None)
+    request = TrialRequest(Trial(name="t", imports=(), file="t.py", on_every_gpu=True))
+    worker: Any = OneGpuFails()
+    ((well, lost),) = probes.run_trials(worker, [request], where, 60.0, lambda request, error: False)
+    assert (well.device, well.status) == ("cuda:0", "refuted")
+    assert (lost.device, lost.status) == ("cuda:1", "inconclusive")
+    assert lost.reason == "it failed in another way: RuntimeError: CUDA error: GPU is lost"

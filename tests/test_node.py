@@ -219,7 +219,10 @@ def test_the_libraries_own_expressions_decide(
             return {"value": variables.get(arguments[0])}
         if kind == "absolute":
             return {"value": arguments[0].replace("~", "/home/ann")}
-        return {"disks": {}, "sizes": {"models--org--small": 5, "datasets--d": 7, ".locks": 1}}
+        return {
+            "disks": {path: {"exists": True} for path in arguments},
+            "sizes": {"models--org--small": 5, "datasets--d": 7, ".locks": 1},
+        }
 
     caches = hf_caches.read(Host(ask), Packages(installed={}, modules=modules))
     assert caches.models is not None
@@ -258,7 +261,9 @@ def test_the_place_is_the_one_that_the_installed_hub_uses(tmp_path: Path) -> Non
 # --- The model that --model names -------------------------------------------------------------------------
 
 
-def cached_model(folder: Path, *, shards: int, present: int, size: int = 1000) -> HfCaches:
+def cached_model(
+    folder: Path, *, shards: int, present: int, size: int = 1000, indexed: bool = True
+) -> HfCaches:
     """A cache that holds the first shards of a model, as huggingface_hub lays it out."""
     repository = folder / "models--org--small"
     snapshot = repository / "snapshots" / "abc"
@@ -266,17 +271,26 @@ def cached_model(folder: Path, *, shards: int, present: int, size: int = 1000) -
     (repository / "refs").mkdir()
     snapshot.mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc")
-    index = {"metadata": {"total_size": shards * size}, "weight_map": {}}
-    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    if indexed:
+        index = {"metadata": {"total_size": float(shards * size)}, "weight_map": {}}
+        (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     for number in range(present):
         (repository / "blobs" / str(number)).write_bytes(b"x" * size)
-        (snapshot / f"model-{number}.safetensors").symlink_to(f"../../blobs/{number}")
+        shard = snapshot / f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        shard.symlink_to(f"../../blobs/{number}")
     return HfCaches(folders=(CacheFolder(purpose="models", path=str(folder)),))
 
 
 def test_a_model_is_measured_by_its_index_and_what_is_cached(tmp_path: Path) -> None:
     found = model_files.read(real_host(), "org/small", cached_model(tmp_path, shards=4, present=1))
     assert (found.weight_bytes, found.cached_bytes) == (4000, 1000)
+
+
+def test_without_an_index_the_shards_names_tell_how_many_there_are(tmp_path: Path) -> None:
+    caches = cached_model(tmp_path, shards=30, present=2, indexed=False)
+    (tmp_path / "models--org--small/snapshots/abc/consolidated.safetensors").write_bytes(b"x" * 9000)
+    found = model_files.read(real_host(), "org/small/", caches)
+    assert (found.weight_bytes, found.cached_bytes) == (30000, 2000)
 
 
 def test_a_local_folder_is_measured_once_though_it_holds_two_formats(tmp_path: Path) -> None:
@@ -293,6 +307,7 @@ def test_a_local_folder_is_measured_once_though_it_holds_two_formats(tmp_path: P
         (None, "no --model was given"),
         ("org/unknown", "the size of org/unknown is not known: the cache has no index of its weights, and"
          " the doctor makes no connections"),
+        ("", "there is no folder "),
         ("/nowhere/at/all", "there is no folder /nowhere/at/all"),
     ],
 )  # fmt: skip
@@ -426,3 +441,50 @@ def test_a_replayed_node_has_the_same_facts(tmp_path: Path) -> None:
     replayed = report_of(run_doctor("run", "--format", "json", "--replay", str(kept)))
     for name, fact in recorded["facts"].items():
         assert {**replayed["facts"][name], "seconds": 0} == {**fact, "seconds": 0}, name
+
+
+# --- File systems that answer oddly: LD_PRELOAD again ----------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", ["minus", "endless"])
+def test_a_file_system_that_tells_no_inodes_is_no_full_one(
+    odd: str, compile_library: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """Ceph says that -1 inodes are free, an object store that all the room in the world is."""
+    library = compile_library("hanging_statvfs.c", "libodd.so") / "libodd.so"
+    environment = {"LD_PRELOAD": str(library), "ODD": odd, "HF_HOME": str(tmp_path)}
+    report = report_of(run_doctor("run", "--no-probes", "--format", "json", env=environment))
+    if "huggingface_hub" not in report["facts"]["packages"]["value"]["modules"]:
+        pytest.skip("no library that downloads is installed here")
+    models = report["facts"]["hf_caches"]["value"]["folders"][0]
+    assert models["inodes_free"] is None
+    assert (models["free_bytes"] is None) == (odd == "endless")
+    assert not any(f["severity"] == "error" for f in check_of(report, "cache-dir-too-small")["findings"])
+
+
+def test_a_link_to_a_place_that_is_gone_is_no_cache_to_be_made(tmp_path: Path) -> None:
+    (tmp_path / "cache").symlink_to("/purged/scratch")
+    environment = {"HF_HOME": str(tmp_path / "cache")}
+    report = report_of(run_doctor("run", "--no-probes", "--format", "json", env=environment))
+    if "huggingface_hub" not in report["facts"]["packages"]["value"]["modules"]:
+        pytest.skip("no library that downloads is installed here")
+    (finding,) = check_of(report, "cache-dir-too-small")["findings"]
+    assert finding["message"].endswith("cannot be used: a link to /purged/scratch, which is not there")
+
+
+def test_a_store_that_is_only_read_is_as_it_should_be_offline() -> None:
+    environment = {"HF_HOME": "/proc/store", "HF_HUB_OFFLINE": "1"}
+    report = report_of(run_doctor("run", "--no-probes", "--format", "json", env=environment))
+    assert {f["severity"] for f in check_of(report, "cache-dir-too-small")["findings"]} <= {"note"}
+
+
+def test_more_mounts_than_an_argument_holds() -> None:
+    paths = [f"/proc/{'x' * 100}/{number}" for number in range(3000)]
+    disks = real_host().disks(["/", *paths])
+    assert disks["/"]["exists"] is True and len(disks) == 3001
+
+
+def test_no_machine_or_person_is_named_by_the_new_facts() -> None:
+    given = {"MASTER_ADDR": "10.0.0.5", "SLURM_JOB_NODELIST": "secretnode7", "SLURM_JOB_USER": "annsmith"}
+    shown = run_doctor("run", "--no-probes", "--verbose", "--format", "json", env=given).stdout
+    assert not any(secret in shown for secret in given.values())

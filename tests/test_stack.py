@@ -205,7 +205,7 @@ def test_a_cache_where_nothing_can_be_written() -> None:
 
 
 def test_a_token_where_a_folder_should_be_is_named_and_not_shown() -> None:
-    token = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"
+    token = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
     done = run_doctor("run", "--only", "cache-dir-too-small", "--verbose", env={"HF_HOME": token})
     assert done.returncode == 1 and token not in done.stdout
     assert "HF_HOME holds an access token, not a folder" in done.stdout

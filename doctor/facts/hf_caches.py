@@ -39,10 +39,12 @@ _ELSEWHERE = ("HOME", "SCRATCH", "WORK", "PROJECT", "SLURM_TMPDIR")
 
 
 class Value(NamedTuple):
-    """A string that a library computes, and the variable that decided it, if one did."""
+    """A string that a library computes, the variable that decided it, if one did, and whether a `~` in it was
+    resolved."""
 
     text: str
     decided_by: str | None = None
+    expanded: bool = False
 
 
 def read(host: Host, packages: Packages) -> HfCaches:
@@ -52,14 +54,18 @@ def read(host: Host, packages: Packages) -> HfCaches:
     for purpose, constants in _CONSTANTS.items():
         found = next((values[file][name] for file, name in constants if name in values.get(file, {})), None)
         if found is not None:
-            places[purpose] = found._replace(text=host.absolute(found.text))
+            # A ~ that the library has left in is a folder of that name.
+            is_rooted = found.expanded or found.text.startswith("/")
+            rooted = found.text if is_rooted else f"./{found.text}"
+            places[purpose] = found._replace(text=host.absolute(rooted))
     if not places:
         raise Unavailable("huggingface_hub and transformers are not installed")
     others = [Value(value, name) for name in _ELSEWHERE for value in (host.env(name),) if value]
     known = [*places.items(), *(("elsewhere", other) for other in others)]
     disks = host.disks(sorted({place.text for _, place in known}))
     folders = tuple(_folder(purpose, place, disks.get(place.text, {})) for purpose, place in known)
-    sizes = host.sizes(places["models"].text) if "models" in places else {}
+    models = next((folder for folder in folders if folder.purpose == "models"), None)
+    sizes = host.sizes(models.path) if models and models.exists and not models.problem else {}
     cached = [
         CachedModel(name=name.partition("--")[2].replace("--", "/"), size_bytes=size)
         for name, size in sizes.items()
@@ -145,9 +151,11 @@ def _value(node: ast.expr, host: Host, names: Mapping[str, Value]) -> Value | No
     if function == "os.path.join" and all(arguments):
         parts = [argument for argument in arguments if argument is not None]
         decided_by = next((part.decided_by for part in parts if part.decided_by), None)
-        return Value(os.path.join(*(part.text for part in parts)), decided_by)
+        return Value(os.path.join(*(part.text for part in parts)), decided_by, parts[0].expanded)
     if function == "os.path.expanduser":
-        return first._replace(text=host.absolute(first.text)) if first.text.startswith("~") else first
+        if not first.text.startswith("~"):
+            return first
+        return first._replace(text=host.absolute(first.text), expanded=True)
     if function == "os.path.expandvars":
         return first._replace(text=_expanded(first.text, host))
     return first if function in ("Path", "pathlib.Path", "str") else None

@@ -11,9 +11,9 @@ SOURCE = "the folder that --model names, or the cache's own files"
 
 # What from_pretrained takes, the first kind that is there: both kinds in one repository are the same weights.
 _WEIGHTS = (
-    (re.compile(r"model.*\.safetensors|.*\.safetensors"), "model.safetensors.index.json"),
-    (re.compile(r"pytorch_model.*\.bin|.*\.bin"), "pytorch_model.bin.index.json"),
-    (re.compile(r".*\.(gguf|pth?|ckpt|h5|msgpack)"), ""),
+    (re.compile(r"model(-\d+-of-(\d+))?\.safetensors"), "model.safetensors.index.json"),
+    (re.compile(r"pytorch_model(-\d+-of-(\d+))?\.bin"), "pytorch_model.bin.index.json"),
+    (re.compile(r".*()()\.(safetensors|bin|gguf|pth?|ckpt|h5|msgpack)"), ""),
 )
 
 
@@ -22,11 +22,12 @@ def read(host: Host, name: str | None, caches: HfCaches | None) -> Model:
     if name is None:
         raise Unavailable("no --model was given")
     folder = host.absolute(name)
-    if host.is_folder(folder):
+    if name and host.is_folder(folder):
         size, _ = _weights(host, folder)
         if not size:
             raise Unavailable(f"there are no weights in the folder {name}")
         return Model(name=name, found_in=folder, weight_bytes=size)
+    name = name.rstrip("/")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise Unavailable(f"there is no folder {name}")
     cache = caches.models if caches else None
@@ -57,13 +58,21 @@ def _weights(host: Host, folder: str) -> tuple[int, int]:
     """Bytes of all weights by their index, and of those that are there. 0 where neither is known."""
     sizes = host.file_sizes(folder)
     for pattern, index in _WEIGHTS:
-        present = sum(size for name, size in sizes.items() if pattern.fullmatch(name))
-        total = None
-        if index in sizes:
-            try:  # the number stands first: of a large index only the beginning is read
-                total = re.search(r'"total_size"\s*:\s*(\d+)', host.read(f"{folder}/{index}"))
-            except Unavailable:
-                pass
-        if total or present:
-            return (int(total.group(1)) if total else present), present
+        shards = {name: match for name in sizes for match in (pattern.fullmatch(name),) if match}
+        present = sum(sizes[name] for name in shards)
+        total = _total(host, f"{folder}/{index}") if index in sizes else 0
+        if not total and shards:  # of shards without an index the names tell how many there are
+            number = max(int(match.group(2) or 0) for match in shards.values())
+            total = present * max(number, len(shards)) // len(shards)
+        if total:
+            return total, min(present, total)
     return 0, 0
+
+
+def _total(host: Host, index: str) -> int:
+    """Bytes by an index, 0 where it does not tell. The number stands first: a large one is not read whole."""
+    try:
+        found = re.search(r'"total_size"\s*:\s*([\d.]+(?:[eE]\+?\d+)?)', host.read(index))
+    except Unavailable:
+        return 0
+    return int(float(found.group(1))) if found else 0

@@ -82,11 +82,22 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     if dtype is not None:
         sys.modules["torch"].set_default_dtype(dtype)
         sys.modules["torch"].set_grad_enabled(True)
-    cuda = sys.modules.get("torch.cuda")
+    cuda: Any = sys.modules.get("torch.cuda")
     result["on_gpu"] = cuda is not None and bool(getattr(cuda, "is_initialized", bool)())
+    if result["on_gpu"]:
+        _give_back(cuda)
     new = {name for name in sys.modules if name not in known and not name.startswith("llm_doctor")}
     result["late_imports"] = [name for name in sorted(new) if name.rpartition(".")[0] not in new]
     return result
+
+
+def _give_back(cuda: Any) -> None:
+    """Frees what a job left in torch's cache, which the next one would not see as free."""
+    gc.collect()
+    try:
+        cuda.empty_cache()
+    except Exception:  # a poisoned context: its lane is ended
+        pass
 
 
 def _default_dtype() -> Any:

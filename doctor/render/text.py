@@ -145,8 +145,7 @@ def _trial_words(trial: TrialResult) -> str:
     if trial.status == "not-run":
         return f"{trial.status} on {trial.device}: {trial.reason}"
     said = f"{trial.status}{count} on {trial.device}, {trial.seconds:.1f} s"
-    spoke = trial.status in ("reproduced", "refuted")  # of the others, finding or check tell the reason
-    return f"{said} ({trial.reason})" if spoke and trial.reason else said
+    return f"{said} ({trial.reason})" if trial.reason else said
 
 
 def _hints(console: Console, report: Report) -> None:
