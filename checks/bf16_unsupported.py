@@ -115,11 +115,8 @@ class Bf16Unsupported(Check):
         if "torch" not in case.fact(Packages).installed:
             raise CannotTell("torch is not installed")
         trial = (TrialRequest(TRIAL),)
-        lacking: dict[tuple[str, tuple[int, int]], list[int]] = {}
         gpus = case.known(Gpus)
-        for gpu in gpus.gpus if gpus else ():
-            if gpu.compute_capability is not None and gpu.compute_capability < NATIVE:
-                lacking.setdefault((str(gpu.name), gpu.compute_capability), []).append(gpu.index)
+        lacking = gpus.below(NATIVE) if gpus else {}
         for (name, (major, minor)), numbers in lacking.items():
             what = name if len(numbers) == 1 else f"{len(numbers)} x {name}"
             yield Suspicion(

@@ -120,11 +120,7 @@ class Int8ProductBroken(Check):
         if gpus is None or not gpus.gpus:
             return
         yield from _library_missing(case.known(BitsAndBytesBuild), case.known(TorchBuild))
-        slow: dict[tuple[str, tuple[int, int]], list[int]] = {}
-        for gpu in gpus.gpus:
-            if gpu.compute_capability is not None and gpu.compute_capability < INT8_TENSOR_CORES:
-                slow.setdefault((str(gpu.name), gpu.compute_capability), []).append(gpu.index)
-        for (name, (major, minor)), numbers in slow.items():
+        for (name, (major, minor)), numbers in gpus.below(INT8_TENSOR_CORES).items():
             what = name if len(numbers) == 1 else f"{len(numbers)} x {name}"
             too_old = (major, minor) < OLDEST
             means = "no int8 tensor cores, so LLM.int8() saves memory and costs time"

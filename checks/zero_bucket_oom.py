@@ -225,7 +225,7 @@ def buckets(answer: Mapping[str, Any]) -> list[Buckets]:
     """What each stage holds by default, and with overlap_comm, by what DeepSpeed answered.
 
     With contiguous gradients it is one bucket in the stages 1 and 2, two with overlap_comm, and one in
-    stage 3: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py; counted in engines of 0.9.5 and 0.19.8."""
+    stage 3: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py; --deep counts them in an engine."""
     held = []
     for name, config in answer.get("stages", {}).items():
         stage, elements = int(name), config["reduce_bucket_elements"]

@@ -8,6 +8,7 @@ from typing import (
     Any,
     Dict,
     Generic,
+    List,
     Literal,
     Optional,
     Tuple,
@@ -167,6 +168,14 @@ class Gpus(Struct, frozen=True, kw_only=True):
     driver: str
     driver_cuda: Optional[str] = None
     gpus: Tuple[Gpu, ...] = ()
+
+    def below(self, capability: Tuple[int, int]) -> Dict[Tuple[str, Tuple[int, int]], List[int]]:
+        """The numbers of the GPUs of a lower compute capability, by name and capability."""
+        found: Dict[Tuple[str, Tuple[int, int]], List[int]] = {}
+        for gpu in self.gpus:
+            if gpu.compute_capability is not None and gpu.compute_capability < capability:
+                found.setdefault((str(gpu.name), gpu.compute_capability), []).append(gpu.index)
+        return found
 
 
 class NvidiaModule(Struct, frozen=True, kw_only=True):

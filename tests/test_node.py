@@ -100,7 +100,8 @@ def test_a_machine_without_proc_is_unavailable_and_not_healthy() -> None:
 @pytest.mark.parametrize(
     ("filesystem", "kind"),
     [("ext4", "local"), ("xfs", "local"), ("tmpfs", "memory"), ("overlay", "overlay"), ("nfs4", "network"),
-     ("lustre", "network"), ("fuse.sshfs", "network"), ("virtiofs", "network"), ("fuse.unknown", "local")],
+     ("lustre", "network"), ("fuse.sshfs", "network"), ("virtiofs", "network"),
+     ("fuse.mount-s3", "network"), ("fuseblk", "local")],
 )  # fmt: skip
 def test_where_a_file_system_keeps_its_files(filesystem: str, kind: str) -> None:
     assert mounts.kind(filesystem) == kind

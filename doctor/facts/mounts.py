@@ -10,9 +10,10 @@ from llm_doctor.model import Mount, Mounts
 
 SOURCE = "/proc/self/mountinfo, statvfs"
 
+# FUSE is another machine or an object store, but for fuse-overlayfs and NTFS (fuseblk).
 _NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\d?|smbfs|lustre|beegfs|gpfs|ceph|glusterfs|panfs|wekafs|afs|9p|virtiofs|davfs|ocfs2|gfs2|orangefs"
-    r"|fuse\.(sshfs|s3fs|gcsfuse|rclone|goofys|glusterfs|ceph\S*|juicefs|blobfuse2?|mount-s3|gpfs|\S*nfs\S*)"
+    r"nfs\d?|cifs|smb\d?|smbfs|lustre|beegfs|gpfs|ceph|glusterfs|panfs|wekafs|afs|9p|virtiofs|davfs|ocfs2|gfs2"
+    r"|orangefs|fuse(\.\S+)?"
 )
 _MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 _OVERLAY = ("overlay", "aufs", "fuse.fuse-overlayfs")

@@ -15,7 +15,12 @@ WIDTH, LAYERS = 512, 6  # one and a half buckets of gradients
 
 
 def combinations(settings: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """Every stage that has gradient buckets."""
+    """Every stage that has gradient buckets. Raises where this DeepSpeed has no engine for a CPU."""
+    from deepspeed.accelerator import get_accelerator
+
+    name = get_accelerator().device_name()
+    if name != "cpu":
+        raise RuntimeError("this DeepSpeed has no engine for a CPU: it takes %s for its accelerator" % name)
     return [{"stage": stage} for stage in (1, 2, 3)]
 
 
