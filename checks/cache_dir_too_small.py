@@ -195,7 +195,7 @@ class CacheDirTooSmall(Check):
         mount = _mount_of(case, folder)
         where = mount.filesystem if mount else "unknown file system"
         where += "" if folder.exists else ", not there yet"
-        room = f"{gb(folder.free_bytes)} free in {folder.path} ({where})"
+        room = f"{gb(folder.free_bytes)} free in {folder.path} ({where}{_speed(results)})"
         model = case.known(Model)
         if model is not None:
             missing = gb(model.weight_bytes - model.cached_bytes)
@@ -208,6 +208,17 @@ class CacheDirTooSmall(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _speed(results: Sequence[TrialResult]) -> str:
+    for result in results:
+        for case in result.cases:
+            measured = case.broken.measured if case.broken else {}
+            if "write_mb_per_s" in measured:
+                return ", written at {write_mb_per_s:.0f} MB/s, read at {read_mb_per_s:.0f}".format(
+                    **measured
+                )
+    return ""
 
 
 def _finding(folder: CacheFolder, severity: Severity, message: str, about: str = "rights") -> Finding:

@@ -266,7 +266,7 @@ FACTS = (
     ),
     Fact(
         "whether torch can use the GPU",
-        None,
+        "answer torch-cuda-home",
         {
             "ds_report": (Seen(r"Setting (ds_)?accelerator to \w", "which accelerator DeepSpeed takes"),),
             "collect_env": (Seen(r"^Is CUDA available: "),),

@@ -296,3 +296,9 @@ def test_a_gpu_that_is_lost_after_nvml_saw_it_is_not_called_the_cpu() -> None:
     assert (well.device, well.status) == ("cuda:0", "refuted")
     assert (lost.device, lost.status) == ("cuda:1", "inconclusive")
     assert lost.reason == "it failed in another way: RuntimeError: CUDA error: GPU is lost"
+
+
+def test_gpus_for_one_process_at_a_time_are_named(driver: Path) -> None:
+    environment = {"LD_LIBRARY_PATH": str(driver), "FALSE_NVML": "exclusive"}
+    shown = run_doctor("run", "--no-probes", env=environment).stdout
+    assert "GPU 0, 1: compute mode exclusive-process, for one process at a time." in shown

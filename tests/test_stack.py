@@ -105,6 +105,8 @@ def test_bfloat16_is_exact_on_this_cpu_and_trains(report: dict[str, Any]) -> Non
     measured = product["broken"]["measured"]
     assert 2**-12 < measured["relative_error"] < 2**-6, "it was rounded to bfloat16, and to nothing coarser"
     assert measured["torch_says"] == {"is_bf16_supported": False, "native": False}
+    assert measured["float16_relative_error"] < 2**-9 < measured["relative_error"]
+    assert measured["float16_tflops_per_s"] > 0
     assert product["fixed"]["measured"]["relative_error"] < 1e-6
     assert step["broken"]["measured"]["output_dtype"] == "bfloat16"
     assert step["broken"]["measured"]["tensors_changed"] == 4
@@ -135,7 +137,7 @@ def test_the_default_cache_is_tried_and_its_room_told(report: dict[str, Any]) ->
     measured = case["broken"]["measured"]
     assert measured["written_bytes"] == 64 << 20 and measured["links"] is True
     assert measured["write_mb_per_s"] > 0 and measured["read_mb_per_s"] > 0
-    assert "billion parameters in fp16" in check["reason"]
+    assert "billion parameters in fp16" in check["reason"] and " MB/s, read at " in check["reason"]
 
 
 def test_deepspeeds_buckets_are_told_where_no_gpu_can_hold_them(report: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def _on_the_bus(facts: Facts, vendor: str) -> list[str]:
 
 
 def gpu_sentence(facts: Facts) -> str | None:
-    """Why GPUs were not examined, in a sentence or two; None where all were."""
+    """Why GPUs were not examined, and which let in one process alone; None where there is nothing to say."""
     said = []
     if facts.gpus.value is None:
         nvidia = _on_the_bus(facts, "NVIDIA")
@@ -88,6 +88,11 @@ def gpu_sentence(facts: Facts) -> str | None:
             said.append(f"No GPU was examined: {facts.gpus.reason}.")
     if foreign(facts):
         said.append(f"{', '.join(foreign(facts))}: llm-doctor does not examine these yet.")
+    gpus = facts.gpus.value.gpus if facts.gpus.value else ()
+    for mode in ("exclusive-process", "exclusive-thread"):
+        alone = [str(gpu.index) for gpu in gpus if gpu.compute_mode == mode]
+        if alone:
+            said.append(f"GPU {', '.join(alone)}: compute mode {mode}, for one process at a time.")
     return " ".join(said) or None
 
 

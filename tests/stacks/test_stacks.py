@@ -68,7 +68,9 @@ def test_a_scaler_that_is_not_enabled_proves_nothing(report: dict[str, Any]) -> 
 def test_bfloat16_works_on_this_cpu_too(report: dict[str, Any]) -> None:
     check = check_of(report, "bf16-unsupported")
     assert check["trials"][0]["status"] == "refuted"
-    says = check["trials"][0]["cases"][0]["broken"]["measured"]["torch_says"]
+    measured = check["trials"][0]["cases"][0]["broken"]["measured"]
+    assert "not implemented for 'Half'" in measured["float16_error"]
+    says = measured["torch_says"]
     assert says["error"].startswith("Found no NVIDIA driver")
 
 

@@ -1,4 +1,4 @@
-"""The CUDA home that the installed torch itself computes, and the CUDA version it was built for."""
+"""The CUDA home that the installed torch computes, its CUDA version, and whether it can use a GPU."""
 
 from typing import Any, Dict
 
@@ -8,4 +8,8 @@ def answer(settings: Dict[str, Any]) -> Dict[str, Any]:
     import torch
     from torch.utils import cpp_extension
 
-    return {"cuda_home": cpp_extension.CUDA_HOME, "torch_cuda": torch.version.cuda}
+    return {
+        "cuda_home": cpp_extension.CUDA_HOME,
+        "torch_cuda": torch.version.cuda,
+        "cuda_is_available": torch.cuda.is_available(),
+    }

@@ -39,6 +39,7 @@ def _product(dtype: str) -> Dict[str, Any]:
     measured.update(_tflops(where, (dtype, *against), size))
     if dtype == "bfloat16":
         measured["torch_says"] = _torch_says()
+        measured.update(_float16_on_cpu() if where == "cpu" else {})
     if not measured["relative_error"] <= LARGEST_ERROR[dtype]:  # NaN too
         raise Failed("a %s product is wrong by %.2g" % (dtype, measured["relative_error"]), measured)
     if against:
@@ -47,6 +48,15 @@ def _product(dtype: str) -> Dict[str, Any]:
             text = "bfloat16 products run at %.3g TFLOP/s, float16 ones at %.3g" % (ours, theirs)
             raise Failed(text, measured)
     return measured
+
+
+def _float16_on_cpu() -> Dict[str, Any]:
+    """For comparison alone: many a CPU is slow in it, and torch before 2.1 has no kernel."""
+    try:
+        error = _relative_error("cpu", "float16")
+        return dict(_tflops("cpu", ("float16",), 128), float16_relative_error=error)
+    except RuntimeError as error:
+        return {"float16_error": str(error)}
 
 
 def _matrices(where: str, dtype: str, size: int) -> Tuple[Any, Any]:
