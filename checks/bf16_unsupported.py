@@ -52,7 +52,7 @@ class Bf16Unsupported(Check):
 
     ## Why it breaks
 
-    Tensor cores know bfloat16 since Ampere. torch 2.3 and later answer `torch.cuda.is_bf16_supported()` with
+    Tensor cores do bfloat16 since Ampere. torch 2.3 and later answer `torch.cuda.is_bf16_supported()` with
     True on a V100, because emulation counts, and transformers, accelerate and DeepSpeed believe it: the job
     starts, and runs several times slower than in float16. Older releases refuse or raise.
 
@@ -175,7 +175,7 @@ class Bf16Unsupported(Check):
         if cpu is None or (gpus is not None and gpus.gpus):
             return None
         flags = [flag for flag in _CPU_FLAGS if flag in cpu.flags]
-        return f"the CPU has {', '.join(flags)}" if flags else "the CPU has no instructions for it"
+        return f"no GPU; the CPU has {', '.join(flags) or 'no instructions for it'}"
 
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""

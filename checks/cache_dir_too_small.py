@@ -68,7 +68,7 @@ class CacheDirTooSmall(Check):
     variable decided it; whether this user can write there; how many bytes and inodes are left, held against
     the weights of `--model ID_OR_FOLDER` less what is cached already. A cache in memory (tmpfs) or in a
     container's own layer, a variable that the installed transformers does not follow, and an access token
-    where a folder should be, are told too.
+    given as a folder, are reported too.
 
     ## Why it breaks
 
@@ -146,7 +146,8 @@ class CacheDirTooSmall(Check):
         where = f"downloads go to {folder.path} ({folder.decided_by or 'the default'})"
         if folder.problem is not None:
             dead = _finding(folder, "error", f"{where}, which cannot be used: {folder.problem}")
-            yield Suspicion(msgspec.structs.replace(dead, fixes=_moves(folder, _elsewhere(case, folder))))
+            fixes = _moves(folder, _elsewhere(case, folder), token=None)
+            yield Suspicion(msgspec.structs.replace(dead, fixes=fixes))
             return
         mount = _mount_of(case, folder)
         findings = [*_rights_and_room(case, folder, where), *_kind_of_place(mount, folder, where)]
@@ -157,7 +158,8 @@ class CacheDirTooSmall(Check):
         elsewhere = None if first is None else _elsewhere(case, folder)
         settings = {"folder": folder.nearest, "remedy": elsewhere}
         for number, finding in enumerate(findings):
-            fixes = _moves(folder, elsewhere) if number == first else ()  # one remedy for all of them
+            # One remedy for all of them.
+            fixes = _moves(folder, elsewhere, caches.token_path) if number == first else ()
             yield Suspicion(msgspec.structs.replace(finding, fixes=fixes), (TrialRequest(TRIAL, settings),))
         # What facts cannot tell, a quota for one, the trial can.
         unknown = _finding(folder, "error", f"{where}, where a download fails")
@@ -195,7 +197,7 @@ class CacheDirTooSmall(Check):
         mount = _mount_of(case, folder)
         where = mount.filesystem if mount else "unknown file system"
         where += "" if folder.exists else ", not there yet"
-        room = f"{gb(folder.free_bytes)} free in {folder.path} ({where}{_speed(results)})"
+        room = f"{gb(folder.free_bytes)} free for {folder.path} ({where}{_speed(results)})"
         model = case.known(Model)
         if model is not None:
             missing = gb(model.weight_bytes - model.cached_bytes)
@@ -283,7 +285,12 @@ def _rights_and_room(case: Case, folder: CacheFolder, where: str) -> Iterator[Fi
 
 def _kind_of_place(mount: Mount | None, folder: CacheFolder, where: str) -> Iterator[Finding]:
     if mount is not None and mount.kind == "memory":
-        yield _finding(folder, "warning", f"{where}, which is main memory ({mount.filesystem})", "place")
+        yield _finding(
+            folder,
+            "warning",
+            f"{where}, which is main memory ({mount.filesystem}), lost at a reboot",
+            "place",
+        )
     if mount is not None and mount.kind == "overlay":
         lost = "a layer of this container: what is downloaded is gone with it"
         yield _finding(folder, "note", f"{where}, which is on {lost}", "place")
@@ -339,16 +346,15 @@ def _is_elsewhere(case: Case, folder: CacheFolder) -> bool:
     )
 
 
-def _moves(folder: CacheFolder, elsewhere: str | None) -> tuple[Fix, ...]:
+def _moves(folder: CacheFolder, elsewhere: str | None, token: str | None) -> tuple[Fix, ...]:
     if elsewhere is None:
         return ()
     target = f"{elsewhere.rstrip('/')}/huggingface"
     if folder.decided_by in _MOVES_ALL:
         # The token of `hf auth login` lies beside the cache, and stays where it is.
-        token = f"{folder.path.rpartition('/')[0]}/token"
-        moved = {"HF_HOME": target, "HF_TOKEN_PATH": token}
-        return (export(f"move the cache to {elsewhere}", moved),)
-    return (export(f"move the cache to {elsewhere}", {str(folder.decided_by): f"{target}/hub"}),)
+        moved = {"HF_HOME": target, **({"HF_TOKEN_PATH": token} if token else {})}
+        return (export(f"move the cache to {target}", moved),)
+    return (export(f"move the cache to {target}/hub", {str(folder.decided_by): f"{target}/hub"}),)
 
 
 # --- Examples -------------------------------------------------------------------------------------------
@@ -444,7 +450,8 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "a cache in memory",
         case_of(cache(90, "HF_HOME", "/dev/shm"), Mounts(mounts=(disk("/dev/shm", 90, "tmpfs", "memory"),))),
-        "warning: downloads go to /dev/shm/huggingface/hub (HF_HOME), which is main memory (tmpfs)",
+        "warning: downloads go to /dev/shm/huggingface/hub (HF_HOME), which is main memory (tmpfs), lost at a"
+        " reboot",
         trials=(tried(),),
     )
     yield sick(

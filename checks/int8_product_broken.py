@@ -58,9 +58,9 @@ class Int8ProductBroken(Check):
 
     ## How it is proven
 
-    One `Linear8bitLt` is quantised and multiplies; the result is held against float32. The fixed arm is
-    an ordinary linear layer on the same device. The arm passes only when its weight is int8 and the product
-    is right.
+    One `Linear8bitLt` is quantised and multiplies; it passes only when its weight is int8 and the product
+    agrees with float32. The fixed arm is an ordinary linear layer on the same device. Slowness is told by the
+    GPU's compute capability alone.
 
     ## Fix
 

@@ -53,8 +53,8 @@ class Int8WithoutDeviceMap(Check):
 
     ## Fix
 
-    Say where the model goes: `device_map={"": LOCAL_RANK}` in a distributed job, `device_map="auto"` for
-    inference over several GPUs.
+    Say where the model goes: `device_map={"": int(os.environ["LOCAL_RANK"])}` in a distributed job,
+    `device_map="auto"` for inference over several GPUs.
 
     ## References
 

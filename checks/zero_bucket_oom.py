@@ -69,7 +69,7 @@ class Buckets(NamedTuple):
 
 
 class ZeroBucketOom(Check):
-    """DeepSpeed's gradient buckets take more memory than the GPU has left, twice as much with overlap_comm.
+    """DeepSpeed's gradient buckets take more memory than the GPU has left.
 
     ## What it finds
 
@@ -81,8 +81,8 @@ class ZeroBucketOom(Check):
 
     ZeRO-2 gathers gradients in a buffer of `reduce_bucket_size` elements (500 million by default: 1 GB in
     half precision), and in a second one with `overlap_comm`; ZeRO-1 does the same from DeepSpeed 0.13 on and
-    had none before; ZeRO-3 has one, from the start on, with `overlap_comm` or without. The buffers are
-    allocated in the first backward pass, when model and activations are already there. The
+    had none before: there they are allocated in the first backward pass, beside model and activations.
+    ZeRO-3 has one, allocated when the engine starts, with `overlap_comm` or without. The
     published rule of 4.5 times both bucket sizes (9 GB) describes DeepSpeed before 0.4.0.
 
     ## How it is proven
@@ -244,9 +244,8 @@ def _sizes(version: str, held: Sequence[Buckets]) -> str:
     stages = " and ".join(f"ZeRO-{it.stage}" for it in twice)
     more = f", {gib(twice[0].size_bytes)} in {stages} with overlap_comm" if twice else ""
     published = gib(PUBLISHED_FACTOR * 2 * held[0].elements * BYTES_PER_ELEMENT)
-    return (
-        f"DeepSpeed {version} takes {gib(plain)} for its buckets{more} (the published rule says {published})"
-    )
+    documented = f"transformers' documentation says {published}"
+    return f"DeepSpeed {version}: gradient buckets of {gib(plain)}{more} ({documented})"
 
 
 def _smaller(free_bytes: int) -> int:
@@ -372,9 +371,8 @@ def _examples() -> Iterator[Example]:
     yield cannot_tell(
         "no GPU",
         case_of(stack, zero_buckets=answer),
-        "no NVIDIA GPU; DeepSpeed 0.16.4 takes 954 MiB for its buckets, 1.9 GiB in"
-        " ZeRO-1 and ZeRO-2 with overlap_comm (the published rule says 8.4 GiB); --deep counts them in an"
-        " engine",
+        "no NVIDIA GPU; DeepSpeed 0.16.4: gradient buckets of 954 MiB, 1.9 GiB in ZeRO-1 and ZeRO-2 with"
+        " overlap_comm (transformers' documentation says 8.4 GiB); --deep counts them in an engine",
     )
     yield cannot_tell(
         "no DeepSpeed", case_of(Packages(installed={}, modules={})), "deepspeed is not installed"

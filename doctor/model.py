@@ -343,10 +343,13 @@ class CachedModel(Struct, frozen=True, kw_only=True):
 
 
 class HfCaches(Struct, frozen=True, kw_only=True):
-    """Where Hugging Face's libraries download to on this machine, and what they have downloaded."""
+    """Where Hugging Face's libraries download to on this machine, and what they have downloaded.
+
+    `token_path` is where the access token lies, beside the models; its text is never read."""
 
     folders: Tuple[CacheFolder, ...] = ()
     cached: Tuple[CachedModel, ...] = ()
+    token_path: Optional[str] = None
 
     @property
     def models(self) -> Optional[CacheFolder]:

@@ -148,7 +148,7 @@ def test_deepspeeds_buckets_are_told_where_no_gpu_can_hold_them(report: dict[str
     if report["facts"]["gpus"]["value"]:
         pytest.skip("this machine has GPUs: see tests/gpu")
     assert check["outcome"] == "skipped"
-    assert "takes 954 MiB for its buckets, 1.9 GiB in ZeRO-1 and ZeRO-2 with overlap_comm" in check["reason"]
+    assert "gradient buckets of 954 MiB, 1.9 GiB in ZeRO-1 and ZeRO-2 with overlap_comm" in check["reason"]
 
 
 def test_overlap_comm_holds_two_buckets_in_an_engine_of_stage_1_and_2_alone() -> None:

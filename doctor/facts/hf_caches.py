@@ -71,7 +71,12 @@ def read(host: Host, packages: Packages) -> HfCaches:
         for name, size in sizes.items()
         if name.startswith(("models--", "datasets--"))
     ]
-    return HfCaches(folders=folders, cached=tuple(sorted(cached, key=lambda it: (-it.size_bytes, it.name))))
+    token = f"{os.path.dirname(models.path)}/token" if models and not models.problem else ""
+    return HfCaches(
+        folders=folders,
+        cached=tuple(sorted(cached, key=lambda it: (-it.size_bytes, it.name))),
+        token_path=token if token and host.exists(token) else None,
+    )
 
 
 def _folder(purpose: str, place: Value, disk: Answer) -> CacheFolder:
