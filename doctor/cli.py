@@ -113,6 +113,8 @@ def run(**options: Any) -> None:
     from llm_doctor.host import INTERRUPTED, Host, Recorder, RecordingError, real_host, replay_host
     from llm_doctor.reading import Reading
 
+    if _END_ONCE.pressed:  # while they were loaded, and the exception was lost in a destructor
+        INTERRUPTED.set()
     for one, other in (("record", "replay"), ("python", "replay"), ("deep", "replay"), ("quiet", "verbose")):
         if options[one] and options[other]:
             raise click.UsageError(f"--{one} and --{other} exclude each other")
@@ -356,6 +358,7 @@ class _EndOnce:
     """Ctrl-C, SIGTERM and a closed session end the examination; pressing again does not cost the report."""
 
     def __init__(self) -> None:
+        self.pressed = False
         self._at = -10.0
         self._held_back = False
 
@@ -369,6 +372,7 @@ class _EndOnce:
             self._held_back = False
 
     def __call__(self, signum: int, frame: Any) -> None:
+        self.pressed = True
         interrupted = getattr(sys.modules.get("llm_doctor.host"), "INTERRUPTED", None)
         if interrupted is not None:  # else it is not loaded, or half of it
             interrupted.set()
