@@ -227,6 +227,10 @@ def test_ctrl_c_ends_it_at_any_moment(tenths: int, tmp_path: Path) -> None:
     )
     time.sleep(tenths / 20)
     process.send_signal(signal.SIGINT)
+    if tenths <= 2:  # before the program has begun Python's own import machinery may swallow it: press again
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=3)
+        process.send_signal(signal.SIGINT)
     process.communicate(timeout=15)
     assert process.returncode in (130, -signal.SIGINT)  # the latter before the program has begun
     assert processes_with(str(tmp_path)) == []

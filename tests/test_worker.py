@@ -117,7 +117,7 @@ def test_the_folder_of_the_worker_shadows_nothing(tmp_path: Path) -> None:
 
 def test_a_spent_budget_leaves_the_rest_not_run(tmp_path: Path) -> None:
     nap = question(tmp_path, "import time\ntime.sleep(1.5)\nreturn 1")
-    results = ask(sys.executable, *[nap] * 40, budget_s=2.0)
+    results = ask(sys.executable, *[nap] * 40, budget_s=5.0)
     outcomes = [result.outcome for result in results]
     assert "passed" in outcomes and outcomes[-1] == "not-run"
     assert results[-1].error == "the budget was spent"
