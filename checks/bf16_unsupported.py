@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Iterable, Iterator, Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from llm_doctor.check import (
     Symptom,
     Trial,
     TrialRequest,
+    at,
     cannot_tell,
     case_of,
     healthy,
@@ -35,6 +37,8 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
+from llm_doctor.workload.data import Config, Launch, Script, Value, Workload
+from llm_doctor.workload.models import written
 
 TRIAL = Trial(name="bf16-unsupported", imports=("torch",), on_every_gpu=True)
 NATIVE = (8, 0)
@@ -115,6 +119,9 @@ class Bf16Unsupported(Check):
         if "torch" not in case.fact(Packages).installed:
             raise CannotTell("torch is not installed")
         trial = (TrialRequest(TRIAL),)
+        if case.workload is not None:
+            yield from _of_workload(case, case.workload, trial)
+            return
         gpus = case.known(Gpus)
         lacking = gpus.below(NATIVE) if gpus else {}
         for (name, (major, minor)), numbers in lacking.items():
@@ -142,6 +149,9 @@ class Bf16Unsupported(Check):
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """The rule for GPUs that lack it, with what was measured; of the others what reproduced."""
         gpus = finding.evidence.get("gpus")
+        if gpus is not None and finding.subject.path is not None:
+            yield _measured(finding, results, gpus)
+            return
         if gpus is None:
             yield from _goes_wrong(finding, results)
             return
@@ -180,6 +190,129 @@ class Bf16Unsupported(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _of_workload(case: Case, workload: Workload, trial: tuple[TrialRequest, ...]) -> Iterator[Suspicion]:
+    """Each place that asks for bfloat16, on a node whose GPUs have none."""
+    wanted = {it.place: (name, it) for name, it in _asks_for_bf16(workload)}
+    if not wanted:
+        return
+    gpus = case.known(Gpus)
+    if gpus is None or not gpus.gpus:
+        reason = case.facts.gpus.reason or "there is no NVIDIA GPU here"
+        raise CannotTell(f"bfloat16 is asked for, and no GPU was examined: {reason}")
+    lacking = gpus.below(NATIVE)
+    if not lacking:
+        return
+    (name, (major, minor)), numbers = next(iter(lacking.items()))
+    # is_bf16_supported() says False to 2.2, and transformers, accelerate and DeepSpeed then refuse to start.
+    torch = case.version("torch")
+    refused = torch is not None and torch.release < (2, 3)
+    for place, (setting, value) in sorted(wanted.items()):
+        what = "refused at the start" if refused else "emulated, several times slower than float16"
+        lacks = f"the {name} (compute capability {major}.{minor}) has no native bfloat16"
+        yield Suspicion(
+            Finding(
+                severity="error" if refused and setting in ("bf16", "bf16.enabled") else "warning",
+                confidence="certain",
+                message=f"{written(value, setting)}: {lacks}: {what}",
+                subject=at(place, "setting"),
+                evidence={"compute_capability": f"{major}.{minor}", "gpus": numbers},
+                fixes=(_FLOAT16,),
+            ),
+            trial,
+        )
+
+
+def _asks_for_bf16(workload: Workload) -> Iterator[tuple[str, Value]]:
+    """Every value of the workload that asks for bfloat16, with what it is called there."""
+    careful = {script.path for script in workload.scripts if _looks_before(script)}
+    for training in workload.trainings:
+        launch = training.launch
+        if training.place.path in careful or (launch is not None and _elsewhere(launch)):
+            continue
+        value = training.settings.get("bf16")
+        if value is not None and value.constant is True:
+            yield "bf16", value
+    for launch in workload.launches:
+        if _elsewhere(launch):
+            continue
+        for name, value in launch.flags.items():
+            asked = value.constant is True or str(value.constant).lower() == "true"
+            if (name == "bf16" and asked) or (
+                name in _DTYPE_FLAGS and value.constant in ("bf16", "bfloat16")
+            ):
+                yield name, value
+        precision = launch.options.get("mixed_precision")
+        if precision is not None and precision.constant == "bf16":
+            yield "mixed_precision", precision
+    for config in workload.configs:
+        for name, value in _in_config(config):
+            yield name, value
+    for script in workload.scripts:
+        if script.path in careful or (script.launch is not None and _elsewhere(script.launch)):
+            continue
+        for call in script.calls:
+            for name, value in (*call.arguments.items(), *(("dtype", it) for it in call.positional)):
+                if value.constant == "torch.bfloat16" or (
+                    name == "mixed_precision" and value.constant == "bf16"
+                ):
+                    yield name, value
+
+
+def _in_config(config: Config) -> Iterator[tuple[str, Value]]:
+    if config.kind == "deepspeed":
+        for section in ("bf16", "bfloat16"):
+            value = config.get(section, "enabled")
+            if value is not None and value.constant is True:
+                yield f"{section}.enabled", value
+    elif config.kind == "accelerate":
+        value = config.get("mixed_precision")
+        if value is not None and value.constant == "bf16":
+            yield "mixed_precision", value
+    elif config.kind in ("training", "llamafactory", "axolotl"):
+        value = config.get("bf16")
+        if value is not None and value.constant is True:
+            yield "bf16", value
+
+
+_DTYPE_FLAGS = frozenset(("mixed_precision", "dtype", "torch_dtype", "precision", "data_type"))
+
+
+def _looks_before(script: Script) -> bool:
+    """Whether a script asks the GPU before it chooses bfloat16, or is for another device."""
+    asks = ("is_bf16_supported", "get_device_capability", "is_torch_bf16_gpu_available", "is_bf16_available")
+    return any(call.name in asks for call in script.calls) or any(
+        it.module.partition(".")[0] in ("torch_xla", "torch_npu", "habana_frameworks") or it.name in asks
+        for it in script.imports
+    )
+
+
+def _elsewhere(launch: Launch) -> bool:
+    """Whether the job asks its scheduler for a GPU by name: it is not this node's then."""
+    asked = launch.job.directives.items() if launch.job is not None else ()
+    return any(name in _CHOOSES_GPU and _AMPERE.search(str(value.constant)) for name, value in asked)
+
+
+_CHOOSES_GPU = frozenset(("constraint", "partition", "gres", "gpus", "gpus-per-node", "gpus-per-task"))
+_AMPERE = re.compile(
+    r"(?i)(?<![a-z])(a100|a800|h100|h800|h200|b200|gh200|hopper|ampere|ada|a40|a30|l40s?|a10g?)"
+)
+
+
+def _measured(finding: Finding, results: tuple[TrialResult, ...], gpus: Sequence[int]) -> Finding:
+    """The finding with what the trial measured on one of these GPUs."""
+    for result in results:
+        for case in result.cases:
+            if result.device in {f"cuda:{gpu}" for gpu in gpus} and _is_product(case):
+                shown = msgspec.structs.replace(
+                    finding, proof=Proof(trial=result.name, status=case.status, case=case)
+                )
+                if case.status == "reproduced":
+                    fixes = (msgspec.structs.replace(_FLOAT16, verified=True),)
+                    return msgspec.structs.replace(shown, confidence="proven", fixes=fixes)
+                return shown
+    return finding
 
 
 _FLOAT16 = Fix(

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+import functools
+from typing import Iterable, Iterator, Tuple
 
 import msgspec
 
 from llm_doctor.check import (
+    CannotTell,
     Case,
     Check,
     Example,
     Suspicion,
     Symptom,
     Trial,
+    TrialRequest,
+    at,
+    by_trial,
     cannot_tell,
     case_of,
     healthy,
+    in_every_story,
     proven,
     reproduced,
     sick,
     stack_risk,
 )
-from llm_doctor.model import Arm, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
+from llm_doctor.model import Arm, Edit, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
+from llm_doctor.workload.data import Call, Script, Story, Training
+from llm_doctor.workload.models import dtype, dtype_place, has_adapters, quantization, written
 
 TRIAL = Trial(
     name="fp16-weights-under-amp",
@@ -83,12 +91,27 @@ class Fp16WeightsUnderAmp(Check):
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
-        """Nothing but the trial can say it of an unknown stack."""
+        """Of an unknown stack nothing but the trial can say it; of a script, whether it does so."""
+        if case.workload is not None:
+            if not case.workload.scripts:
+                raise CannotTell("no Python script in the workload")
+            for script in case.workload.scripts:
+                for suspected in in_every_story((script,), functools.partial(_judge, script)):
+                    yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            return
         message = "trainable float16 weights under a gradient scaler"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
-        """One note for each way of training that the scaler refuses here."""
+        """One note for each way of training that the scaler refuses here; of a script, its own."""
+        if finding.subject.path is not None:
+            for result in results:
+                for case in result.cases:
+                    if case.combination["trainable"] == finding.evidence["trainable"]:
+                        yield from by_trial(finding, result, case)
+                        return
+            yield finding
+            return
         for result, case in reproduced(results):
             yield msgspec.structs.replace(
                 proven(finding, result, case),
@@ -108,6 +131,85 @@ class Fp16WeightsUnderAmp(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _judge(script: Script, story: Story) -> Iterator[Tuple[Call, Finding]]:
+    """A model in float16 that is trained whole under fp16=True, with torch's own scaler."""
+    training, load = story.training, story.load
+    if training is None or load is None or not training.on("fp16") or has_adapters(story):
+        return
+    if quantization(load) is not None or _has_its_own_scaling(training) or _casts_back(script):
+        return
+    loaded = dtype(story)
+    if loaded is None or loaded.constant != "float16":
+        return
+    fp16 = training.settings["fp16"]
+    yield (
+        load,
+        Finding(
+            severity="error",
+            confidence="certain",
+            message=f"float16 weights are trained whole under {written(fp16, 'fp16')}: the gradient scaler"
+            " refuses the first step",
+            subject=at(dtype_place(story, loaded)),
+            evidence={"trainable": "fp16-model"},
+            fixes=(
+                Fix(
+                    title="load the weights in float32: fp16=True computes in float16 all the same",
+                    kind="edit",
+                    applicability="unsafe",  # twice the memory
+                    preview="torch_dtype=torch.float32",
+                    edits=_edits(load),
+                ),
+            ),
+        ),
+    )
+
+
+def _has_its_own_scaling(training: Training) -> bool:
+    """DeepSpeed and FSDP scale the loss themselves; where that is not known, nothing is said."""
+    if training.deepspeed is not None:
+        return True
+    launch = training.launch
+    if launch is not None and (
+        "deepspeed" in launch.flags
+        or "deepspeed_config_file" in launch.options
+        or "use_deepspeed" in launch.options
+    ):
+        return True
+    for name in ("deepspeed", "fsdp"):
+        value = training.settings.get(name)
+        if value is not None and value.constant not in (None, "", False):
+            return True
+    return False
+
+
+def _casts_back(script: Script) -> bool:
+    for call in script.calls:
+        given = call.argument("dtype", 0)
+        if call.name == "float" or (
+            call.name == "to" and given is not None and given.constant == "torch.float32"
+        ):
+            return True
+    return False
+
+
+def _edits(load: Call) -> Tuple[Edit, ...]:
+    for name in ("torch_dtype", "dtype"):
+        value = load.argument(name)
+        if value is not None and value.key is not None:
+            place = load.place
+            return (
+                Edit(
+                    action="set-keyword",
+                    path=place.path,
+                    line=place.line,
+                    column=place.column,
+                    name=name,
+                    text="torch.float32",
+                ),
+            )
+    return ()
 
 
 # --- Examples -------------------------------------------------------------------------------------------

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Tuple
 
 import msgspec
 
 from llm_doctor.check import (
+    CannotTell,
     Case,
     Check,
     Example,
     Suspicion,
     Symptom,
     Trial,
+    TrialRequest,
+    at,
+    by_trial,
     cannot_tell,
     case_of,
     healthy,
+    in_every_story,
     proven,
     reproduced,
     sick,
     stack_risk,
 )
 from llm_doctor.model import Arm, Finding, Fix, Packages, TrialCase, TrialResult
+from llm_doctor.workload.data import Call, Story
+from llm_doctor.workload.models import dtype, dtype_place, quantization
 
 TRIAL = Trial(
     name="fp16-with-int8-prepare",
@@ -75,12 +82,26 @@ class Fp16WithInt8Prepare(Check):
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
-        """Nothing but the trial can say it of an unknown stack."""
+        """Of an unknown stack nothing but the trial can say it; of a script, whether it makes such a call."""
+        if case.workload is not None:
+            if not case.workload.scripts:
+                raise CannotTell("no Python script in the workload")
+            for suspected in in_every_story(case.workload.scripts, lambda story: _judge(story, case), True):
+                yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            return
         message = "a prepare call on a float16 model that is not quantised"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
-        """One note for each function that makes the model larger here."""
+        """One note for each function that makes the model larger here; of a script, the one that it calls."""
+        if finding.subject.path is not None:
+            for result in results:
+                for case in result.cases:
+                    if case.combination["function"] == finding.evidence["function"]:
+                        yield from by_trial(finding, result, case)
+                        return
+            yield finding
+            return
         for result, case in reproduced(results):
             measured = case.broken.measured if case.broken else {}
             before, after = measured["parameter_bytes_before"], measured["parameter_bytes_after"]
@@ -102,6 +123,47 @@ class Fp16WithInt8Prepare(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
+    """A prepare call on a model that is known to be in half precision and not quantised."""
+    prepare = story.step("prepare_model_for_int8_training", "prepare_model_for_kbit_training")
+    if prepare is None or story.load is None or quantization(story.load) is not None:
+        return
+    before = msgspec.structs.replace(story, steps=story.steps[: story.steps.index(prepare)])
+    loaded = dtype(before)
+    if loaded is None or loaded.constant not in ("float16", "bfloat16") or not _exists(case, prepare.name):
+        return
+    where = dtype_place(story, loaded)
+    yield (
+        prepare,
+        Finding(
+            severity="warning",
+            confidence="certain",
+            message=f"{prepare.name}() on a model that is {loaded.constant}, not quantised (line {where.line}): every"
+            " parameter becomes float32, twice the memory",
+            subject=at(prepare.place),
+            evidence={"function": prepare.name, "dtype": loaded.constant},
+            fixes=(
+                Fix(
+                    title="leave the call out: an adapter freezes the model by itself",
+                    kind="edit",
+                    applicability="manual",
+                    preview="model.gradient_checkpointing_enable()\nmodel.enable_input_require_grads()",
+                ),
+            ),
+        ),
+    )
+
+
+def _exists(case: Case, function: str) -> bool:
+    """Whether the installed peft has it: what is missing is an ImportError first (removed-api)."""
+    peft = case.version("peft")
+    if peft is None:
+        raise CannotTell("peft is not installed")
+    if function == "prepare_model_for_int8_training":
+        return peft.release < (0, 10)  # 0.2.0 to 0.9.0, by the wheels
+    return peft.release >= (0, 4)  # pull request 483
 
 
 # --- Examples -------------------------------------------------------------------------------------------

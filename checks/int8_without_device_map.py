@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Tuple
 
 import msgspec
 
 from llm_doctor.check import (
+    CannotTell,
     Case,
     Check,
     Example,
     Suspicion,
     Symptom,
     Trial,
+    TrialRequest,
+    at,
+    by_trial,
     cannot_tell,
     case_of,
     healthy,
+    in_every_story,
     proven,
     reproduced,
     sick,
     stack_risk,
 )
-from llm_doctor.model import Arm, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
+from llm_doctor.model import Arm, Edit, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
+from llm_doctor.workload.data import Call, Story
+from llm_doctor.workload.models import Quantization, quantization, written
 
 TRIAL = Trial(
     name="int8-without-device-map",
@@ -90,12 +97,26 @@ class Int8WithoutDeviceMap(Check):
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
-        """Nothing but the trial can say it of an unknown stack."""
+        """Of an unknown stack nothing but the trial can say it; of a script, whether it has none."""
+        if case.workload is not None:
+            if not case.workload.scripts:
+                raise CannotTell("no Python script in the workload")
+            for suspected in in_every_story(case.workload.scripts, lambda story: _judge(story, case), True):
+                yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            return
         message = "loading in 8 bits without a device_map"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "accelerate", "bitsandbytes")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
-        """One note for each interface that needs the map here."""
+        """One note for each interface that needs the map here; of a script, what its own interface does."""
+        if finding.subject.path is not None:
+            for result in results:
+                for case in result.cases:
+                    if case.combination["interface"] == finding.evidence["interface"]:
+                        yield from by_trial(finding, result, case)
+                        return
+            yield finding
+            return
         for result, case in reproduced(results):
             raised = case.broken is not None and case.broken.outcome == "raised"
             what = "raises" if raised else str(case.broken.error if case.broken else "")
@@ -116,6 +137,59 @@ class Int8WithoutDeviceMap(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
+    """A load in 8 bits whose device_map is known to be absent, on a stack that asks for one."""
+    load = story.load
+    quantized = quantization(load) if load is not None else None
+    if load is None or not isinstance(quantized, Quantization) or quantized.bits != 8:
+        return
+    given = load.argument("device_map")
+    if load.open or (given is not None and given.constant is not None) or not _asks_for_a_map(case):
+        return
+    interface = "load_in_8bit=True" if quantized.keyword == "load_in_8bit" else "quantization_config"
+    place = quantized.value.key or quantized.value.place
+    if interface == "quantization_config":
+        place = load.place
+    said = written(quantized.value, "load_in_8bit")
+    yield (
+        load,
+        Finding(
+            severity="error",
+            confidence="certain",
+            message=f"{said} without device_map: transformers {case.version('transformers')} refuses it",
+            subject=at(place),
+            evidence={"interface": interface},
+            fixes=(
+                Fix(
+                    title="map the model to the device of this process",
+                    kind="edit",
+                    applicability="safe",
+                    preview='device_map={"": int(os.environ.get("LOCAL_RANK", 0))}',
+                    edits=(
+                        Edit(
+                            action="set-keyword",
+                            path=load.place.path,
+                            line=load.place.line,
+                            column=load.place.column,
+                            name="device_map",
+                            text='{"": int(os.environ.get("LOCAL_RANK", 0))}',
+                        ),
+                        Edit(action="add-import", path=load.place.path, line=1, text="import os"),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def _asks_for_a_map(case: Case) -> bool:
+    """transformers finds the device by itself from 4.30.0 on (pull request 23922)."""
+    version = case.version("transformers")
+    if version is None:
+        raise CannotTell("transformers is not installed")
+    return version.release < (4, 30)
 
 
 # --- Examples -------------------------------------------------------------------------------------------

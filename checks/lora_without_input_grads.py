@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Mapping, Tuple
 
 import msgspec
 
 from llm_doctor.check import (
+    CannotTell,
     Case,
     Check,
     Example,
     Suspicion,
     Symptom,
     Trial,
+    TrialRequest,
+    at,
+    by_trial,
     cannot_tell,
     case_of,
     healthy,
+    in_every_story,
     proven,
     reproduced,
     sick,
@@ -23,12 +28,15 @@ from llm_doctor.check import (
 )
 from llm_doctor.model import (
     Arm,
+    Edit,
     Finding,
     Fix,
     Packages,
     TrialCase,
     TrialResult,
 )
+from llm_doctor.workload.data import Call, Story, Workload
+from llm_doctor.workload.models import written
 
 TRIAL = Trial(
     name="lora-without-input-grads",
@@ -96,12 +104,18 @@ class LoraWithoutInputGrads(Check):
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
-        """Nothing but the trial can say it of an unknown stack."""
+        """Of an unknown stack nothing but the trial can say it; of a script, whether it meets the fault."""
+        if case.workload is not None:
+            yield from _in_scripts(case, case.workload)
+            return
         message = "LoRA with gradient checkpointing and without enable_input_require_grads()"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each combination that fails here, with the remedies that were seen to work."""
+        if finding.subject.path is not None:
+            yield from _of_script(finding, results)
+            return
         for result, case in reproduced(results):
             combination = case.combination
             saved = " + modules_to_save" if combination["modules_to_save"] else ""
@@ -118,6 +132,112 @@ class LoraWithoutInputGrads(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _in_scripts(case: Case, workload: Workload) -> Iterator[Suspicion]:
+    if not workload.scripts:
+        raise CannotTell("no Python script in the workload")
+    for finding in in_every_story(workload.scripts, lambda story: _judge(story, case), True):
+        yield Suspicion(finding, (TrialRequest(TRIAL),))
+
+
+def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
+    """A story in which LoRA meets checkpointing and nothing lets the inputs need a gradient."""
+    wrap = story.step("get_peft_model", "add_adapter")
+    if wrap is None or story.training is None or wrap not in story.steps:
+        return
+    if any(_lets_inputs_need_gradients(step) for step in story.steps):
+        return
+    enabled = story.step("gradient_checkpointing_enable", "activation_checkpointing_enable")
+    setting = story.training.settings.get("gradient_checkpointing")
+    before = enabled is not None and story.steps.index(enabled) < story.steps.index(wrap)
+    if enabled is None and (setting is None or setting.constant is not True):
+        return
+    arguments = enabled.argument("gradient_checkpointing_kwargs", 0) if enabled is not None else None
+    arguments = arguments or story.training.settings.get("gradient_checkpointing_kwargs")
+    reentrant = arguments.get("use_reentrant") if arguments is not None else None
+    if arguments is not None and (reentrant is None or not reentrant.known):
+        return
+    config = wrap.argument("peft_config", 1)
+    saved = (
+        config.constant.argument("modules_to_save") if config and isinstance(config.constant, Call) else None
+    )
+    combination = {
+        "order": "before-wrapping" if before else "after-wrapping",
+        "use_reentrant": reentrant.constant if reentrant is not None else None,
+        "modules_to_save": saved is not None and saved.constant is not None,
+    }
+    if not _fails_by_the_rule(case, combination):
+        # Only a trial could still say otherwise, and it is not asked about what the releases took care of.
+        return
+    how = "gradient_checkpointing_enable()"
+    if enabled is None and setting is not None:
+        how = written(setting, "gradient_checkpointing")
+    yield (
+        wrap,
+        Finding(
+            severity="error",
+            confidence="certain",
+            message=f"{wrap.name}() under activation checkpointing ({how}), and nothing lets the inputs need"
+            " a gradient: the LoRA weights get none",
+            subject=at(wrap.place),
+            evidence={"combination": combination},
+            fixes=(
+                Fix(
+                    title="let the inputs need a gradient",
+                    kind="edit",
+                    applicability="safe",
+                    preview=f"{wrap.target or 'model'}.enable_input_require_grads()",
+                    edits=_edits(wrap),
+                ),
+            ),
+        ),
+    )
+
+
+def _lets_inputs_need_gradients(step: Call) -> bool:
+    if step.name in ("enable_input_require_grads", "register_forward_hook", "requires_grad_"):
+        return True
+    if step.name.startswith("prepare_model_for_"):
+        # peft/utils/other.py: the prepare calls do it, unless told to leave checkpointing alone.
+        used = step.argument("use_gradient_checkpointing", 1)
+        return used is None or used.constant is not False
+    return False
+
+
+def _fails_by_the_rule(case: Case, combination: Mapping[str, object]) -> bool:
+    """Which releases take care of it: facts of transformers #26334, #42489 and peft #404."""
+    transformers, peft = case.version("transformers"), case.version("peft")
+    if transformers is None or peft is None:
+        raise CannotTell(f"{'transformers' if transformers is None else 'peft'} is not installed")
+    if transformers.major >= 5 or combination["use_reentrant"] is False:
+        return False
+    return combination["order"] == "after-wrapping" or peft.release < (0, 4)
+
+
+def _edits(wrap: Call) -> Tuple[Edit, ...]:
+    if not wrap.target:  # nothing to call it on is at hand
+        return ()
+    text = f"{wrap.target}.enable_input_require_grads()"
+    return (Edit(action="insert-after", path=wrap.place.path, line=wrap.place.line, text=text),)
+
+
+def _of_script(finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
+    """What the stack's own trial says of the very combination that the script makes."""
+    wanted = finding.evidence["combination"]
+    for result in results:
+        for case in result.cases:
+            mine = case.combination
+            # The release whose default it is knows no keyword for it, or has True.
+            same_default = wanted["use_reentrant"] is None and mine["use_reentrant"] in (None, True)
+            if (
+                mine["order"] == wanted["order"]
+                and mine["modules_to_save"] == wanted["modules_to_save"]
+                and (same_default or mine["use_reentrant"] == wanted["use_reentrant"])
+            ):
+                yield from by_trial(finding, result, case)
+                return
+    yield finding
 
 
 def _fixes(combination: dict[str, object], result: TrialResult) -> Iterator[Fix]:

@@ -25,6 +25,7 @@ from llm_doctor.check import (
 )
 from llm_doctor.model import (
     Arm,
+    Edit,
     Environment,
     Finding,
     Fix,
@@ -33,12 +34,15 @@ from llm_doctor.model import (
     Gpus,
     Packages,
     ProofStatus,
+    Severity,
     Subject,
     TrialCase,
     TrialResult,
 )
 from llm_doctor.places import places
 from llm_doctor.units import gib
+from llm_doctor.workload import deepspeed
+from llm_doctor.workload.data import Config
 
 QUESTION = Question(
     name="zero-buckets", imports=("torch", "deepspeed", "deepspeed.runtime.zero.config"), limit_s=30.0
@@ -75,7 +79,8 @@ class ZeroBucketOom(Check):
 
     How many bytes the installed DeepSpeed's default buckets take under each stage of ZeRO, by its own
     configuration class, and GPUs whose free memory does not hold them. With nothing to complain of it tells
-    the largest bucket that the GPU can hold.
+    the largest bucket that the GPU can hold. Of a workload: the buckets of each DeepSpeed configuration,
+    where they alone take more than a GPU has, or more than a third of it.
 
     ## Why it breaks
 
@@ -127,7 +132,12 @@ class ZeroBucketOom(Check):
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
-        """The default buckets against each GPU's free memory; an engine on the CPU with --deep."""
+        """The default buckets against each GPU's free memory; an engine on the CPU with --deep.
+
+        Of a workload the buckets of its own configurations, against all of a GPU's memory."""
+        if case.workload is not None:
+            yield from _of_workload(case)
+            return
         version = case.fact(Packages).installed.get("deepspeed")
         if version is None:
             raise CannotTell("deepspeed is not installed")
@@ -194,6 +204,8 @@ class ZeroBucketOom(Check):
 
     def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
         """The sizes of the default buckets, and the largest that an idle GPU holds beside its context."""
+        if case.workload is not None:
+            return None
         version = case.fact(Packages).installed["deepspeed"]
         held = buckets(case.answer(QUESTION))
         said = [_sizes(version, held)]
@@ -285,6 +297,80 @@ def _too_large(
     )
 
 
+def _of_workload(case: Case) -> Iterator[Suspicion]:
+    configs = deepspeed.configs(case)
+    gpus = case.known(Gpus)
+    sized = [gpu for gpu in gpus.gpus if gpu.memory_total_bytes] if gpus else []
+    if not sized:
+        raise CannotTell("the memory of no GPU is known")
+    smallest = min(sized, key=lambda gpu: gpu.memory_total_bytes or 0)
+    memory = smallest.memory_total_bytes or 0
+    for config in configs:
+        held = _configured(config, case)
+        size = config.get("zero_optimization", "reduce_bucket_size")
+        if held is None or size is None:
+            continue
+        taken = held.size_bytes * _bytes_per_element(config) // BYTES_PER_ELEMENT
+        if taken <= memory // 3:
+            continue
+        severity: Severity = "error" if taken > memory else "warning"
+        measure = "more than" if taken > memory else "more than a third of"
+        message = (
+            f"reduce_bucket_size {held.elements:,} takes {gib(taken)} in {held}: {measure} the {gib(memory)}"
+            f" of {smallest.name}"
+        )
+        smaller = _smaller(memory)
+        edit = Edit(
+            action="set-key",
+            path=config.path,
+            line=size.place.line,
+            column=size.place.column,
+            name="zero_optimization.reduce_bucket_size",
+            text=str(smaller),
+        )
+        # Which size serves this job best is not written there.
+        fix = msgspec.structs.replace(
+            _fix(smaller), applicability="unsafe", edits=(edit,) if config.format != "python" else ()
+        )
+        yield Suspicion(
+            Finding(
+                severity=severity,
+                confidence="likely" if case.assumed else "certain",
+                message=message,
+                subject=deepspeed.at(size.place),
+                evidence={"memory_bytes": memory, "bucket_bytes": taken},
+                fixes=(fix,),
+            )
+        )
+
+
+def _configured(config: Config, case: Case) -> Buckets | None:
+    """The buckets that a configuration asks for; None where it is not known, or there are none."""
+    section = config.get("zero_optimization")
+    elements = deepspeed.number(deepspeed.literal(config, "zero_optimization", "reduce_bucket_size"))
+    stage = deepspeed.stage(config)
+    if section is None or elements is None or elements <= 0 or stage not in (1, 2, 3):
+        return None
+    overlap, contiguous = section.get("overlap_comm"), section.get("contiguous_gradients")
+    version = case.version("deepspeed")
+    # https://github.com/deepspeedai/DeepSpeed/pull/4887: before 0.13 stage 1 has no buckets.
+    if stage == 1 and version is not None and version.release < (0, 13):
+        return None
+    if stage < 3 and contiguous is not None and contiguous.constant is not True:
+        return None
+    overlaps = overlap is not None and overlap.constant is True
+    return Buckets(stage, overlaps, 2 if overlaps and stage < 3 else 1, int(elements))
+
+
+def _bytes_per_element(config: Config) -> int:
+    """Four where neither half precision is on; what is "auto" may be."""
+    for name in ("fp16", "bf16", "bfloat16"):
+        enabled = config.get(name, "enabled")
+        if enabled is not None and enabled.constant is not False:
+            return BYTES_PER_ELEMENT
+    return 4
+
+
 def _fix(elements: int) -> Fix:
     return Fix(
         title="smaller buckets in the DeepSpeed config",
@@ -360,6 +446,17 @@ def _examples() -> Iterator[Example]:
         case_of(stack, node(2.2), zero_buckets=answer),
         f"warning: cuda:0: {full}",
         trials=(tried(ON_GPU.name, "cuda:0", zero_2, "reproduced", Arm(outcome="failed", error=full)),),
+    )
+    yield sick(
+        "a configuration with a bucket larger than the GPU",
+        deepspeed.example(
+            '{"train_batch_size": 8, "fp16": {"enabled": true}, "zero_optimization":\n'
+            ' {"stage": 2, "overlap_comm": true, "reduce_bucket_size": 2e10}}',
+            stack,
+            node(14.6),
+        ),
+        "error: reduce_bucket_size 20,000,000,000 takes 74.5 GiB in ZeRO-2 with overlap_comm: more than the"
+        " 15 GiB of Tesla T4",
     )
     two = Arm(outcome="failed", error="2 reduce buckets are held", measured={"buckets_held": 2})
     yield sick(

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from typing import (
+    TYPE_CHECKING,
+    AbstractSet,
     Any,
+    Callable,
     ClassVar,
     Dict,
     Iterable,
     Iterator,
+    List,
     Literal,
     Mapping,
     NamedTuple,
@@ -39,6 +43,10 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
+from llm_doctor.workload.data import Call, Place, Script, Story, Workload
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 HEADINGS = ("What it finds", "Why it breaks", "How it is proven", "Fix", "References")
 TOPICS = (
@@ -106,6 +114,13 @@ class Question(PatientScript, frozen=True, kw_only=True):
     folder: ClassVar[str] = "questions"
 
 
+class Asked(NamedTuple):
+    """A question and what it needs to know of the workload."""
+
+    question: Question
+    settings: Mapping[str, object] = {}
+
+
 class TrialRequest(NamedTuple):
     """A trial and what it needs to know of this machine. Equal requests are run once."""
 
@@ -138,6 +153,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts
     answers: Mapping[str, Answer] = {}
     deep: bool = False
+    workload: Workload | None = None
+    assumed: bool = False
+    """Whether versions or GPUs are assumed (--assume): then no trial will ever speak."""
 
     def fact(self, kind: Type[T]) -> T:
         """The value of a fact. Raises CannotTell with its reason where it is unavailable."""
@@ -151,6 +169,17 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """The value of a fact, or None where it is unavailable."""
         value: T | None = getattr(self.facts, FACT_NAMES[kind]).value
         return value
+
+    def version(self, package: str) -> Version | None:
+        """The version of a distribution in the patient; None where it is absent or is no version."""
+        from packaging.version import InvalidVersion, Version
+
+        packages = self.known(Packages)
+        text = packages.installed.get(package) if packages else None
+        try:
+            return Version(text) if text else None
+        except InvalidVersion:
+            return None
 
     def answer(self, question: Question) -> Dict[str, object]:
         """What was answered; empty where it was not asked or could not be answered."""
@@ -225,6 +254,14 @@ class Check:
     symptoms: ClassVar[Tuple[Symptom, ...]] = ()
     url: ClassVar[str | None] = None
 
+    def asks(self, case: Case) -> Iterable[Asked]:
+        """The questions to be answered before `examine`; here: all of them, without settings."""
+        return map(Asked, self.questions)
+
+    def concerns(self, workload: Workload) -> bool:
+        """Whether this workload can meet the fault; else what is found on the node is a note."""
+        return True
+
     def examine(self, case: Case) -> Iterable[Suspicion]:
         """What facts and answers make of the case. Raises CannotTell."""
         raise NotImplementedError
@@ -268,6 +305,46 @@ def stack_risk(case: Case, trial: Trial, message: str, *packages: str) -> Suspic
     return Suspicion(finding, (TrialRequest(trial),))
 
 
+def in_every_story(
+    scripts: Iterable[Script],
+    judge: Callable[[Story], Iterable[Tuple[Call, T]]],
+    off_default: bool = False,
+) -> Iterator[T]:
+    """What holds on every way through a script that comes by the same call.
+
+    `judge` yields what is at fault in one story, with the call of the story (`Story.calls`) that it hangs on.
+    Where that call is also come by on a way without the fault, nothing is said: a condition that is not known
+    decides it. Each place is spoken of once. With `off_default` calls count that only other options than the
+    default ones lead to; what is at fault there must not hang on those options fitting each other."""
+    for script in scripts:
+        by_default = [story for story in script.stories if not story.off_default]
+        spoken = {call.place for story in by_default for call in story.calls}
+        yield from _in_all(by_default, judge, frozenset())
+        if off_default:
+            # What the defaults lead to is judged by the defaults.
+            yield from _in_all([story for story in script.stories if story.off_default], judge, spoken)
+
+
+def _in_all(
+    stories: Sequence[Story], judge: Callable[[Story], Iterable[Tuple[Call, T]]], spoken: AbstractSet[Place]
+) -> Iterator[T]:
+    met: Dict[Place, int] = {}
+    faulty: Dict[Place, List[T]] = {}
+    for story in stories:
+        for place in {call.place for call in story.calls}:
+            met[place] = met.get(place, 0) + 1
+        for place, thing in {call.place: thing for call, thing in judge(story)}.items():
+            faulty.setdefault(place, []).append(thing)
+    for place, things in faulty.items():
+        if place not in spoken and len(things) >= met.get(place, 0):
+            yield things[0]
+
+
+def at(place: Place, kind: str = "script") -> Subject:
+    """The subject of a finding that stands in a file."""
+    return Subject(kind=kind, path=place.path, line=place.line, column=place.column)
+
+
 def reproduced(results: Iterable[TrialResult]) -> Iterator[Tuple[TrialResult, TrialCase]]:
     """Every case that reproduced the fault, with its trial."""
     for result in results:
@@ -284,6 +361,26 @@ def proven(finding: Finding, result: TrialResult, case: TrialCase) -> Finding:
         evidence={**finding.evidence, "combination": case.combination, "device": result.device},
         proof=Proof(trial=result.name, status=case.status, case=case),
     )
+
+
+def by_trial(finding: Finding, result: TrialResult, case: TrialCase) -> Iterator[Finding]:
+    """What a finding of the workload is worth after the trial of its own combination on the patient's stack.
+
+    Reproduced, it is proven; refuted, it is a note; else the rule stands, with what happened."""
+    proof = Proof(trial=result.name, status=case.status, case=case)
+    if case.status == "reproduced":
+        fixes = tuple(
+            msgspec.structs.replace(fix, verified=True) if number == 0 else fix
+            for number, fix in enumerate(finding.fixes)
+        )
+        yield msgspec.structs.replace(proven(finding, result, case), fixes=fixes)
+    elif case.status == "refuted":
+        message = f"{finding.message}; but not on this stack: the trial ran without it"
+        yield msgspec.structs.replace(
+            finding, severity="note", confidence="proven", message=message, proof=proof, fixes=()
+        )
+    else:
+        yield msgspec.structs.replace(finding, proof=proof)
 
 
 def symptom_shown(check: Type[Check], error: str) -> bool:

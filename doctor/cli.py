@@ -8,17 +8,24 @@ import functools
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
 import click
 
 from llm_doctor import __version__
+
+if TYPE_CHECKING:
+    from llm_doctor.host import Host
+    from llm_doctor.model import Report
+
+T = TypeVar("T")
 
 INCOMPLETE = 3
 INTERRUPTED = 130  # as in model.py, which is not imported for this
@@ -32,6 +39,20 @@ class _Examples(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_examples(formatter, _EXAMPLES.get(ctx.info_name or "", ()))
+
+
+class _WithWorkload(_Examples):
+    """A command whose last words are files, folders or a launch line with options of its own.
+
+    Options of ours may stand behind files; what follows the name of a launcher belongs to the launch line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from llm_doctor.workload.launch import is_launch
+
+        ctx.allow_interspersed_args = False
+        _, words, _ = self.make_parser(ctx).parse_args(list(args))
+        ctx.allow_interspersed_args = not is_launch(words)
+        return super().parse_args(ctx, args)
 
 
 class _Group(click.Group):
@@ -52,8 +73,16 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "llm-doctor run --python ~/venvs/train --fail-on warning",
         "llm-doctor run --only cuda-toolkit-mismatch --verbose",
         "llm-doctor run --format markdown --output ticket.md",
+        "llm-doctor run torchrun --nproc-per-node 8 train.py --bf16 True",
+        "llm-doctor run train.sbatch ds_config.json",
+        "llm-doctor run --assume transformers=4.29.2 --assume gpu='Tesla T4' train.py",
         "llm-doctor run --record node7.json      then, anywhere:",
         "llm-doctor run --replay node7.json",
+    ),
+    "fix": (
+        "llm-doctor fix train.py ds_config.json    show what would change",
+        "llm-doctor fix --apply train.sbatch       change it, after a yes",
+        "llm-doctor fix --undo                     as it was before",
     ),
     "list": ("llm-doctor list", "llm-doctor list --format json"),
     "explain": ("llm-doctor explain lora-without-input-grads",),
@@ -74,11 +103,12 @@ def cli() -> None:
     miniature on that very stack, and says only what it could show."""
 
 
-@cli.command(short_help="Examine this node and stack.")
+@cli.command(cls=_WithWorkload, short_help="Examine this node and stack, and the job that is to run.")
 @click.option("--python", metavar="PATH", help="The patient: an interpreter or its environment's folder.")
 @click.option("--only", multiple=True, metavar="NAME", help="Run only this check (repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave this check out (repeatable).")
 @click.option("--no-probes", is_flag=True, help="Facts only: import nothing of the stack, try nothing.")
+@click.option("--assume", multiple=True, metavar="NAME=VALUE", help="Another machine: transformers=4.29.2.")
 @click.option("--deep", is_flag=True, help="Allow more: compile, train an engine, fill memory.")
 @click.option("--model", metavar="ID_OR_FOLDER", help="Hold its size against the room for downloads.")
 @click.option(
@@ -104,17 +134,16 @@ def cli() -> None:
 @click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="One line when nothing is wrong; no notes.")
 @click.option("-v", "--verbose", is_flag=True, help="Every proof, fact and fix.")
+@click.argument("workload", nargs=-1, type=click.UNPROCESSED)
 def run(**options: Any) -> None:
-    """Examine this node and stack, and say what will break on it.
+    """Examine this node and stack, and say what will break on it; with a WORKLOAD, what will break of that:
+    a launch line as it is, or job scripts, Python, notebooks, configurations, folders. Nothing of it is run.
 
     Exit codes: 0 examined; 1 findings at or above --fail-on; 2 usage; 3 the examination could not be
     completed; 130 interrupted."""
     # Not imported before it is needed: --help and usage errors answer at once.
-    from llm_doctor.host import INTERRUPTED, Host, Recorder, RecordingError, real_host, replay_host
-    from llm_doctor.reading import Reading
+    from llm_doctor.host import Host, Recorder, RecordingError, real_host, replay_host
 
-    if _END_ONCE.pressed:  # while they were loaded, and the exception was lost in a destructor
-        INTERRUPTED.set()
     for one, other in (("record", "replay"), ("python", "replay"), ("deep", "replay"), ("quiet", "verbose")):
         if options[one] and options[other]:
             raise click.UsageError(f"--{one} and --{other} exclude each other")
@@ -140,27 +169,7 @@ def run(**options: Any) -> None:
         host = Host(recorder.ask)
     else:
         host = real_host()
-    with _END_ONCE.held_back():
-        reading = Reading(host, python, options["model"])
-        # Reading the node is waiting, mostly: the rest of the doctor is loaded meanwhile.
-        from llm_doctor import registry
-        from llm_doctor.examination import Request, examine
-
-        draw = _renderer(options)
-        try:
-            checks = registry.select(registry.registered(), options["only"], options["skip"])
-        except registry.UnknownCheck as error:
-            INTERRUPTED.set()
-            raise click.UsageError(str(error)) from error
-    request = Request(
-        checks=checks,
-        no_probes=no_probes,
-        deep=options["deep"],
-        budget_s=options["budget"],
-        fail_on=options["fail_on"],
-    )
-    with _progress(options["quiet"]) as progress:
-        report = examine(request, reading, progress)
+    report, draw = _examined(host, python, no_probes, options, lambda: _renderer(options))
     recording = recorder.recording(python) if recorder else None
     if not options["no_redact"]:
         from llm_doctor.redact import redactor
@@ -183,6 +192,153 @@ def run(**options: Any) -> None:
         kept = json.dumps(recording, indent=1) + "\n"
         failed = not _attempt(options["record"], lambda: _write_file(options["record"], kept)) or failed
     sys.exit(max(report.exit_code, INCOMPLETE) if failed else report.exit_code)
+
+
+def _examined(
+    host: Host, python: str | None, no_probes: str | None, options: Mapping[str, Any], load: Callable[[], T]
+) -> tuple[Report, T]:
+    """The report of an examination, and what `load` gave meanwhile."""
+    from llm_doctor.host import INTERRUPTED
+    from llm_doctor.reading import Reading
+
+    if _END_ONCE.pressed:  # while they were loaded, and the exception was lost in a destructor
+        INTERRUPTED.set()
+    if options["assume"]:
+        from llm_doctor import assume
+
+        try:
+            assume.check(options["assume"])
+        except assume.NotAnAssumption as error:
+            raise click.UsageError(f"--assume {error}") from error
+        no_probes = "another machine is assumed"
+    with _END_ONCE.held_back():
+        reading = Reading(host, python, options["model"])
+        # Reading the node is waiting, mostly: the rest of the doctor is loaded meanwhile.
+        from llm_doctor import registry
+        from llm_doctor.examination import Request, examine
+
+        loaded = load()
+        workload = None
+        if options.get("workload"):
+            from llm_doctor.workload.reading import NoWorkload, read_workload
+
+            try:
+                workload = read_workload(host, options["workload"])
+            except NoWorkload as error:
+                INTERRUPTED.set()
+                raise click.UsageError(str(error)) from error
+        try:
+            checks = registry.select(registry.registered(), options["only"], options["skip"])
+        except registry.UnknownCheck as error:
+            INTERRUPTED.set()
+            raise click.UsageError(str(error)) from error
+    request = Request(
+        checks=checks,
+        no_probes=no_probes,
+        deep=options["deep"],
+        budget_s=options["budget"],
+        fail_on=options["fail_on"],
+        workload=workload,
+        assumed=options["assume"],
+    )
+    with _progress(options["quiet"]) as progress:
+        return examine(request, reading, progress), loaded
+
+
+@cli.command(cls=_WithWorkload, short_help="Show, or make, the changes that mend a workload.")
+@click.option("--apply", is_flag=True, help="Make the changes, after a yes on the terminal.")
+@click.option("--yes", is_flag=True, help="With --apply: do not ask.")
+@click.option("--unsafe", is_flag=True, help="Fixes that may change what the program does, too.")
+@click.option("--undo", is_flag=True, help="Take back the last --apply in this folder.")
+@click.option("--only", multiple=True, metavar="NAME", help="Fix what this check finds (repeatable).")
+@click.option("--python", metavar="PATH", help="The patient: an interpreter or its environment's folder.")
+@click.option("--no-probes", is_flag=True, help="Facts only: import nothing of the stack, try nothing.")
+@click.option("--assume", multiple=True, metavar="NAME=VALUE", help="Another stack: transformers=4.29.2.")
+@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
+@click.argument("workload", nargs=-1, type=click.UNPROCESSED)
+def fix(**options: Any) -> None:
+    """Show the changes that mend what is found in a workload, as one diff; make them with --apply.
+
+    Exit codes: 0 nothing to fix, or all of it fixed; 1 fixes were not made, or did not help; 2 usage; 3 the
+    examination could not be completed; 130 interrupted."""
+    if options["undo"]:
+        if options["workload"] or options["apply"]:
+            raise click.UsageError("--undo takes back the last --apply: it wants no workload")
+        sys.exit(_undo())
+    if not options["workload"]:
+        raise click.UsageError("which workload? Files, folders or a launch line")
+    if options["apply"] and not options["yes"] and not (sys.stdin is not None and sys.stdin.isatty()):
+        raise click.UsageError("--apply asks before it changes a file, and there is no terminal: add --yes")
+    sys.exit(_fix(options))
+
+
+def _fix(options: Mapping[str, Any]) -> int:
+    from llm_doctor.host import real_host
+
+    no_probes = "--no-probes was given" if options["no_probes"] else None
+    unused = {"skip": (), "deep": False, "model": None, "budget": 60.0, "fail_on": "never", "quiet": False}
+
+    def load() -> Any:
+        from llm_doctor import fixing
+        from llm_doctor.fixes import apply
+
+        return fixing, apply.WriteError
+
+    def examined(only: Sequence[str]) -> tuple[Report, Any]:
+        settings = {**unused, **options, "only": only}
+        return _examined(real_host(), options["python"], no_probes, settings, load)
+
+    before, (fixing, WriteError) = examined(options["only"])
+    if before.exit_code == INTERRUPTED:
+        raise KeyboardInterrupt
+    for check in before.checks:
+        if check.outcome in ("crashed", "timeout"):
+            _complain(f"{check.name} {check.outcome}: {check.reason}")
+    for line in fixing.problems(before):
+        _complain(line)
+    plan = fixing.plan(before, unsafe=options["unsafe"])
+    if plan.changes:
+        _emit(_shown_diff(fixing.diff(plan.changes), options["color"]))
+    for line in fixing.held_lines(plan):
+        _complain(line)
+    _complain(fixing.summary(plan))
+    code = 1 if plan.held_for("not possible") else before.exit_code
+    if not plan.changes:
+        return code
+    if not options["apply"]:
+        return 1
+    if not options["yes"] and not click.confirm("Make these changes?", err=True):
+        _complain("nothing was changed")
+        return 1
+    try:
+        fixing.make(plan.changes)
+    except WriteError as error:
+        _complain(f"nothing was changed: {error}")
+        return 1
+    after, _ = examined(sorted({chosen.check for chosen in plan.chosen}))
+    if after.exit_code == INTERRUPTED:
+        _complain("the changes are made, but not examined again (llm-doctor fix --undo takes them back)")
+        raise KeyboardInterrupt
+    failed = fixing.failed(plan, before, after)
+    for chosen, message in failed:
+        _complain(f"failed: {chosen.fix.title} ({chosen.check}): still found: {message}")
+    helped = len(plan.chosen) - len(failed)
+    _complain(f"applied: {helped} of {len(plan.chosen)} findings gone (llm-doctor fix --undo takes it back)")
+    return 1 if failed else code
+
+
+def _undo() -> int:
+    from llm_doctor.fixes import undo
+
+    done = undo.undo()
+    if done is None:
+        _complain("nothing to undo: no fix was applied in this folder")
+        return 0
+    for path in done.files:
+        _complain(f"as before: {path}")
+    for reason in done.refused:
+        _complain(f"not undone: {reason}")
+    return 1 if done.refused else 0
 
 
 @cli.command("list", short_help="Every check, and where it comes from.")
@@ -269,6 +425,21 @@ def _renderer(options: dict[str, Any]) -> Callable[[Any], str]:
         verbose=options["verbose"],
         quiet=options["quiet"],
     )
+
+
+def _shown_diff(diff: str, color: str) -> str:
+    """With colours, and without what would steer the terminal, where there is one."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        diff = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)", "?", diff)
+    if not _wants_color(color, ""):
+        return diff
+    codes = (("---", "1"), ("+++", "1"), ("@@", "36"), ("-", "31"), ("+", "32"))
+    lines = []
+    for line in re.findall(r"[^\n]*\n", diff):
+        code = next((code for start, code in codes if line.startswith(start)), None)
+        text = line.rstrip("\r\n")
+        lines.append(f"\x1b[{code}m{text}\x1b[0m{line[len(text) :]}" if code else line)
+    return "".join(lines)
 
 
 def _wants_color(option: str, output: str) -> bool:

@@ -6,12 +6,12 @@ import contextlib
 import itertools
 import json
 import time
-from typing import Any, Callable, Iterable, List, Mapping, NamedTuple, Sequence, Type, TypeVar
+from typing import Callable, Iterable, List, Mapping, NamedTuple, Sequence, Type, TypeVar
 
 import msgspec
 
-from llm_doctor import __version__, probes
-from llm_doctor.check import CannotTell, Case, Check, Suspicion, TrialRequest, symptom_shown
+from llm_doctor import __version__, assume, probes
+from llm_doctor.check import Asked, CannotTell, Case, Check, Suspicion, TrialRequest, symptom_shown
 from llm_doctor.host import Host, Unavailable, temporary_folder
 from llm_doctor.model import (
     EXIT_INTERRUPTED,
@@ -23,6 +23,7 @@ from llm_doctor.model import (
     Doctor,
     Facts,
     Finding,
+    Packages,
     Patient,
     Report,
     TrialResult,
@@ -31,6 +32,8 @@ from llm_doctor.model import (
 from llm_doctor.places import places
 from llm_doctor.reading import Reading
 from llm_doctor.registry import Registered
+from llm_doctor.workload.data import Workload
+from llm_doctor.workload.summary import summary
 
 INCOMPLETE = 3
 FOUND = 1
@@ -47,6 +50,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deep: bool = False
     budget_s: float = 60.0
     fail_on: str = "error"
+    workload: Workload | None = None
+    assumed: Sequence[str] = ()
 
 
 class _Examined(msgspec.Struct):
@@ -63,6 +68,7 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     """Examines node and patient. Ctrl-C ends it early with a report of what is known so far."""
     progress("reading the node")
     facts, chosen, interrupted = reading.facts()
+    facts = assume.apply(facts, request.assumed)
     patient_lost = facts.python.value is None
     no_probes = "interrupted" if interrupted else request.no_probes
     if no_probes is None and patient_lost:
@@ -80,7 +86,7 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     examined, answers, results, stopped = probed
     interrupted = interrupted or stopped
 
-    case = Case(facts=facts, answers=answers, deep=request.deep)
+    case = _case(request, facts, answers)
     checks = tuple(_conclude(item, results, case) for item in examined)
     verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted)
     return Report(
@@ -98,6 +104,8 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
         facts=facts,
         answers=answers,
         checks=checks,
+        workload=summary(request.workload) if request.workload is not None else None,
+        assumed=tuple(request.assumed),
     )
 
 
@@ -112,8 +120,12 @@ class _Probed(NamedTuple):
 
 def _with_probes(request: Request, host: Host, facts: Facts, python: str, progress: Progress) -> _Probed:
     with temporary_folder() as folder, probes.worker(python, folder, progress) as worker:
+        case = _case(request, facts, {})
         questions = {
-            q.name: q for entry in request.checks if entry.check for q in _wanted(entry.check, facts)
+            asked.question.name: asked
+            for entry in request.checks
+            if entry.check
+            for asked in _wanted(entry.check, case)
         }
         where = places(facts.gpus.value, host.env("CUDA_VISIBLE_DEVICES"))
         answers = probes.ask(worker, list(questions.values()), where, request.budget_s) if questions else {}
@@ -150,10 +162,25 @@ def judge(checks: Iterable[CheckResult], fail_on: str, incomplete: bool) -> tupl
 # --- Checks ---------------------------------------------------------------------------------------------
 
 
-def _wanted(check: Type[Check], facts: Facts) -> Sequence[Any]:
+def _case(request: Request, facts: Facts, answers: Mapping[str, Answer]) -> Case:
+    return Case(
+        facts=facts,
+        answers=answers,
+        deep=request.deep,
+        workload=request.workload,
+        assumed=bool(request.assumed),
+    )
+
+
+def _wanted(check: Type[Check], case: Case) -> Sequence[Asked]:
     """The check's questions whose packages are installed: asking the others would only say so."""
-    installed = facts.packages.value.installed if facts.packages.value else {}
-    return [q for q in check.questions if all(m.partition(".")[0] in installed for m in q.imports)]
+    packages = case.known(Packages)
+    installed = packages.installed if packages else {}
+    try:
+        asked = list(check().asks(case))
+    except Exception:  # examine() will meet it again, and there it is told
+        return []
+    return [it for it in asked if all(m.partition(".")[0] in installed for m in it.question.imports)]
 
 
 def check_case(check: Type[Check], case: Case, trials: Sequence[TrialResult]) -> CheckResult:
@@ -168,7 +195,7 @@ def check_case(check: Type[Check], case: Case, trials: Sequence[TrialResult]) ->
 
 
 def _examine_all(request: Request, facts: Facts, answers: Mapping[str, Answer]) -> list[_Examined]:
-    case = Case(facts=facts, answers=answers, deep=request.deep)
+    case = _case(request, facts, answers)
     return [_examine(entry, case) for entry in request.checks]
 
 
@@ -238,6 +265,8 @@ def _conclude(item: _Examined, results: Mapping[str, Sequence[TrialResult]], cas
                     findings.append(suspicion.finding)
             # A finding that does not fit the contract is its check's fault, found here and not in a format.
             findings = msgspec.convert(msgspec.to_builtins(findings), List[Finding])
+            if case.workload is not None and not check().concerns(case.workload):
+                findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
             outcome, reason = _outcome(findings, list(trials.values()))
             if outcome == "pass":
                 with contextlib.suppress(CannotTell):

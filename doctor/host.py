@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
+import functools
 import json
 import os
 import re
 import selectors
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -41,7 +44,7 @@ Ask = Callable[..., Answer]
 
 
 _ALLOWED_VARIABLE = re.compile(
-    r"(CUDA|NVIDIA|NCCL|TORCH|TORCHELASTIC|PYTORCH|TRITON|HF|HUGGINGFACE|TRANSFORMERS|DS|DEEPSPEED|ACCELERATE|SLURM"
+    r"(CUDA|NVIDIA|NCCL|TORCH|TORCHELASTIC|PYTORCH|TRITON|HF|HUGGING_?FACE|TRANSFORMERS|DS|DEEPSPEED|ACCELERATE|SLURM"
     r"|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|UCX|FI|GLOO|ROCM|HIP|HSA|BNB|FSDP|VLLM)_\w+"
     r"|(MASTER_(ADDR|PORT)|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|LD_LIBRARY_PATH|LD_PRELOAD|XDG_CACHE_HOME|TMPDIR"
     r"|TOKENIZERS_PARALLELISM|BITSANDBYTES_NOWELCOME|PYTHONPATH|PYTHONHASHSEED|VIRTUAL_ENV|CONDA_PREFIX)"
@@ -105,6 +108,34 @@ class Host:
     def absolute(self, path: str) -> str:
         """The path from the root on, `~` resolved."""
         return self._text("absolute", path) or path
+
+    def user_file(self, path: str, limit: int) -> bytes:
+        """The bytes of a file that the user named; no recording has them. Raises Unavailable."""
+        answer = _in_time(lambda: _answer(functools.partial(_user_file, limit), path))
+        if "error" in answer:
+            raise Unavailable(str(answer["error"]))
+        data = answer["bytes"]
+        assert isinstance(data, bytes)
+        return data
+
+    def files_below(self, folder: str, suffixes: tuple[str, ...], limit: int) -> list[str]:
+        """Files below a folder that the user named, with these suffixes, links not followed; `limit` at most.
+
+        Folders of packages, caches and results are left out. Raises Unavailable."""
+        answer = _in_time(lambda: _answer(functools.partial(_files_below, suffixes, limit), folder))
+        if "error" in answer:
+            raise Unavailable(str(answer["error"]))
+        return list(answer["names"])
+
+    def port(self, number: int) -> str | None:
+        """Whether a server could listen at a TCP port: `free`, `taken` or `forbidden`; None if unknown."""
+        return self._text("port", str(number))
+
+    def resolve(self, name: str) -> tuple[bool | None, bool | None]:
+        """Whether the system's resolver knows a host name, and whether it means this machine."""
+        answer = self._ask("resolve", name)
+        known, own = answer.get("value"), answer.get("own")
+        return (known if isinstance(known, bool) else None, own if isinstance(own, bool) else None)
 
     def real(self, path: str) -> str:
         """The path with links resolved."""
@@ -208,7 +239,8 @@ class Recorder:
     def ask(self, *question: str) -> Answer:
         """The machine's answer, kept."""
         answer = _ask_machine(*question)
-        self._answers[question] = answer
+        if question[0] != "resolve":  # it names a machine
+            self._answers[question] = answer
         return answer
 
     def recording(self, python: str | None) -> dict[str, Any]:
@@ -282,6 +314,41 @@ def _read(path: str) -> Answer:
         return {"text": file.read(OUTPUT_LIMIT).decode("utf-8", "replace")}
 
 
+def _user_file(limit: int, path: str) -> Answer:
+    # Without blocking: a named pipe that nobody writes to would never open.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "folder" if stat.S_ISDIR(status.st_mode) else "device, pipe or socket"
+            return {"error": f"it is a {kind}, not a file"}
+        if status.st_size > limit:
+            return {
+                "error": f"it is larger than {limit >> 20} MiB ({status.st_size / 1e6:.0f} MB): that is data"
+            }
+        return {"bytes": file.read(limit + 1)}
+
+
+_LEFT_OUT = frozenset(
+    """
+    __pycache__ node_modules site-packages venv env build dist wandb outputs runs checkpoints
+    """.split()
+)
+
+
+def _files_below(suffixes: tuple[str, ...], limit: int, folder: str) -> Answer:
+    found: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(it for it in folders if not it.startswith(".") and it not in _LEFT_OUT)
+        for name in sorted(files):
+            path = os.path.join(parent, name)
+            if name.lower().endswith(suffixes) and not os.path.islink(path):
+                found.append(os.path.normpath(path))
+                if len(found) >= limit:
+                    return {"names": found}
+    return {"names": found}
+
+
 def _platform() -> Answer:
     uname = os.uname()
     answer = {"platform": sys.platform, "kernel": uname.release, "machine": uname.machine}
@@ -334,6 +401,45 @@ def _kernel_log() -> Answer:
         os.close(log)
 
 
+def _port(number: str) -> Answer:
+    # As torch's TCPStore listens (torch/csrc/distributed/c10d/socket.cpp): on every address, IPv6 and then
+    # IPv4, with SO_REUSEADDR. The port is given back at once.
+    refusals = set()
+    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as server:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                server.bind((address, int(number)))
+                return {"value": "free"}
+        except (OSError, OverflowError) as error:
+            refusals.add(getattr(error, "errno", None))
+    if errno.EADDRINUSE in refusals:
+        return {"value": "taken"}
+    return {"value": "forbidden" if errno.EACCES in refusals else None}
+
+
+def _resolve(name: str) -> Answer:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_NONAME:
+            return {"value": False}
+        return {"error": str(error), "value": None}  # the resolver does not answer: nothing is known
+    except UnicodeError:  # a label is empty or too long
+        return {"value": False}
+    return {"value": True, "own": any(_is_own(family, address[0]) for family, _, _, _, address in found)}
+
+
+def _is_own(family: int, address: Any) -> bool:
+    """Only addresses of this machine can be bound to."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+            return True
+    except OSError:
+        return False
+
+
 def _disks(*paths: str) -> Answer:
     # In a child: a process that waits for a dead mount may be impossible to end.
     script = Path(__file__).resolve().parent / "disks.py"
@@ -381,6 +487,8 @@ _FILE_QUESTIONS: dict[str, Callable[..., Answer]] = {
     "sizes": _sizes,
     "file-sizes": _file_sizes,
     "kernel-log": _kernel_log,
+    "port": _port,
+    "resolve": _resolve,
     "names": lambda folder: {"names": sorted(os.listdir(folder))},
     "absolute": lambda path: {"value": os.path.abspath(os.path.expanduser(path))},
     "real": lambda path: {"value": os.path.realpath(path)},

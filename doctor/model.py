@@ -475,14 +475,59 @@ class Proof(Struct, frozen=True, kw_only=True):
     case: Optional[TrialCase] = None
 
 
+class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change of a file, told by what it means; fixes/ carries it out. Lines and columns count from 1.
+
+    In Python the place is that of a keyword, name, call or statement: `rename-keyword` and `rename-name`
+    (to `text`), `remove-keyword`, `set-keyword` (`name` becomes `text`, in the call that stands there),
+    `replace` (the expression that stands there by `text`), `insert-before` and `insert-after` (`text` is a
+    statement), `remove-statement`, `add-import` (`text` is an import statement). `{keyword}` in the text of
+    `set-keyword` stands for the source of that keyword's value in the call before the edit. A keyword may be a
+    key of a dict literal. The `name` of `rename-name` may be qualified (`peft.old`), that of `replace` is the
+    source of the expression where several begin at the place.
+
+    In JSON and YAML it is that of a key or value: `set-key` (`name` is the dotted path, `text` the value as
+    JSON), `remove-key`, `rename-key`.
+
+    In shell scripts it is that of a flag: `rename-flag`, `set-flag`, `remove-flag`. A flag that the command has
+    not is set right behind the word at the place. The next word is removed with a flag when it is `text`, or
+    when the flag stands behind the program; a word that could be the program is not."""
+
+    action: Literal[
+        "rename-keyword",
+        "rename-name",
+        "remove-keyword",
+        "set-keyword",
+        "replace",
+        "insert-before",
+        "insert-after",
+        "remove-statement",
+        "add-import",
+        "set-key",
+        "remove-key",
+        "rename-key",
+        "rename-flag",
+        "set-flag",
+        "remove-flag",
+    ]
+    path: str
+    line: int
+    column: int = 1
+    name: str = ""
+    text: str = ""
+
+
 class Fix(Struct, frozen=True, kw_only=True):
-    """A remedy. `verified` is true when its trial arm passed here, null when it could not be tried."""
+    """A remedy. `verified` is true when its trial arm passed here, null when it could not be tried.
+
+    `edits` is what `llm-doctor fix` does for it; without any, it is for a person to do."""
 
     title: str
     kind: Literal["edit", "command", "environment", "config", "advice"]
     applicability: Literal["safe", "unsafe", "manual"]
     preview: str
     verified: Optional[bool] = None
+    edits: Tuple[Edit, ...] = ()
 
 
 class Finding(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import itertools
 import time
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-from llm_doctor.check import PatientScript, Question, Trial, TrialRequest
+from llm_doctor.check import Asked, PatientScript, Trial, TrialRequest
 from llm_doctor.host import Unavailable, WorkerProcess
 from llm_doctor.model import Answer, Arm, ProofStatus, TrialCase, TrialResult
 from llm_doctor.places import Place, Places
@@ -173,15 +173,18 @@ def worker(python: str, folder: str, progress: Progress) -> Iterator[Worker]:
         it.stop()
 
 
-def ask(it: Worker, questions: Sequence[Question], where: Places, budget_s: float) -> dict[str, Answer]:
+def ask(it: Worker, questions: Sequence[Asked], where: Places, budget_s: float) -> dict[str, Answer]:
     """The answers by the questions' names.
 
     In the lane that the trials will use: what is imported there need not be imported again, and no second
     process claims a GPU that lets in one alone."""
     gpu = where.idle[0].uuid if where.idle else NO_GPU
-    jobs = [Job(q, "answer", {"settings": {}}, needs_imports=q.needs_imports, gpu=gpu) for q in questions]
+    jobs = [
+        Job(q, "answer", {"settings": settings}, needs_imports=q.needs_imports, gpu=gpu)
+        for q, settings in questions
+    ]
     answers = {}
-    for question, result in zip(questions, it.run(jobs, budget_s)):
+    for (question, _), result in zip(questions, it.run(jobs, budget_s)):
         ok = result.outcome == "passed"
         answers[question.name] = Answer(
             status="ok" if ok else "unavailable",

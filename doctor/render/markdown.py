@@ -25,6 +25,7 @@ def render(report: Report) -> str:
     else:
         python = f"Patient: {_code(patient.python)}, Python {_text(patient.version)}"
         parts.append(f"{python} (by {_text(patient.chosen_by)}); {report.started}.")
+    parts += [line for said in words.workload_lines(report) for line in ("", _text(said))]
     sentence = words.gpu_sentence(report.facts)
     if sentence:
         parts += ["", _text(sentence)]
@@ -57,7 +58,9 @@ def _notes(check: CheckResult) -> list[str]:
     if not notes:
         return []
     lines = ["", f"#### note: {check.name}", ""]
-    lines += [f"- {_text(note.message)}; {_text(words.proof_line(note))}" for note in notes]
+    for note in notes:
+        where = f"{_code(words.place(note))}: " if note.subject.line is not None else ""
+        lines.append(f"- {where}{_text(note.message)}; {_text(words.proof_line(note))}")
     for fix in dict.fromkeys(fix for note in notes for fix in note.fixes):  # each once
         lines += _fix(fix)
     return lines

@@ -74,6 +74,8 @@ def _preamble(console: Console, report: Report, rest: list[str]) -> None:
         console.print(Text(f"Patient: {patient.python} (by {patient.chosen_by})"))
         also = [*rest, f"Python {patient.version}", words.system(report.facts)]
         console.print(Text(f"Also: {', '.join(also)}"))
+    for line in words.workload_lines(report):
+        console.print(Text(line))
     sentence = words.gpu_sentence(report.facts)
     if sentence:
         console.print(Text(sentence))
@@ -108,7 +110,8 @@ def _notes(console: Console, check: CheckResult, verbose: bool) -> None:
     console.print()
     console.print(Text.assemble(("note", _STYLES["note"]), f" {check.name}"))
     for finding in notes:
-        _indented(console, finding.message, hanging=2)
+        where = f"{words.place(finding)}: " if finding.subject.line is not None else ""
+        _indented(console, f"{where}{finding.message}", hanging=2)
         if verbose:
             _labelled(console, "proof", words.proof_line(finding))
     # One remedy for all of them is said once.
@@ -125,7 +128,12 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
     shown = [check for check in report.checks if not quiet or check.outcome in ("crashed", "timeout")]
     if shown:
         console.print()
+    # What is left out for one and the same reason is said once.
+    reasons = [check.reason for check in shown if check.outcome == "skipped"]
+    together = {reason for reason in reasons if reason and reasons.count(reason) > 1}
     for check in shown:
+        if check.outcome == "skipped" and check.reason in together:
+            continue
         word, style = _OUTCOMES[check.outcome]
         if check.outcome == "pass" and check.findings:
             word, style = "note", "cyan"
@@ -136,6 +144,12 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
         why = "; ".join(whys)
         if why and why != report.facts.python.reason:  # said once, above
             _indented(console, why, hanging=2)
+    for reason in sorted(together):
+        names = [check.name for check in shown if check.outcome == "skipped" and check.reason == reason]
+        console.print(Text("skip  " + f"{len(names)} checks"))
+        _indented(console, ", ".join(names))
+        if reason != report.facts.python.reason:
+            _indented(console, reason, hanging=2)
 
 
 def _trial_words(trial: TrialResult) -> str:

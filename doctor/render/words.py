@@ -96,6 +96,24 @@ def gpu_sentence(facts: Facts) -> str | None:
     return " ".join(said) or None
 
 
+def workload_lines(report: Report) -> list[str]:
+    """What was read of the workload, and each thing that could not be."""
+    workload = report.workload
+    if workload is None:
+        return []
+    files, launches = workload["files"], workload["launches"]
+    said = [f"{len(files)} file{'' if len(files) == 1 else 's'}" if len(files) != 1 else files[0]]
+    if launches:
+        said.append(f"{len(launches)} launch{'' if len(launches) == 1 else 'es'}")
+    lines = [f"Workload: {', '.join(said)}"]
+    if report.assumed:
+        lines.append(f"Assumed, not examined: {', '.join(report.assumed)}")
+    for problem in workload["problems"]:
+        where = ":".join(str(problem[key]) for key in ("path", "line", "column") if problem[key])
+        lines.append(f"Not examined: {where}: {problem['message']}")
+    return lines
+
+
 def verdict_line(report: Report) -> str:
     """`FAIL: 1 error, ...`; a pass in which nothing was tried says so."""
     word = report.verdict.upper()
@@ -134,6 +152,8 @@ def place(finding: Finding) -> str:
 def proof_line(finding: Finding) -> str:
     """The proof in one line."""
     proof = finding.proof
+    if proof is None and finding.subject.line is not None:
+        return "by the rule for these versions, not tried"
     if proof is None:
         known = {"certain": "read from the machine, not tried", "proven": "seen to happen"}
         return known.get(finding.confidence, "not tried")

@@ -1,0 +1,103 @@
+"""What a call that loads a model says of it: quantised or not, in which dtype, on which devices."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from llm_doctor.workload.data import Call, Place, Story, Value
+
+HALF = frozenset({"float16", "half", "bfloat16", "fp16", "bf16"})
+QUANTIZED_CLASSES = ("BitsAndBytesConfig", "BnbQuantizationConfig")
+
+
+class Quantization(NamedTuple):
+    """How a load quantises. `bits` is 8, 4, or None for another method (GPTQ, AWQ ...)."""
+
+    bits: int | None
+    value: Value
+    """What says so: `load_in_8bit=True`, or the configuration's argument."""
+    keyword: str
+    """The argument of the load that carries it."""
+    config: Call | None = None
+
+
+def quantization(load: Call) -> Quantization | Literal["unknown"] | None:
+    """How a load quantises; None where it is known that it does not."""
+    unknown = load.open
+    for bits in (8, 4):
+        keyword = f"load_in_{bits}bit"
+        value = load.argument(keyword)
+        if value is None:
+            continue
+        if value.constant is True:
+            return Quantization(bits, value, keyword)
+        unknown = unknown or not value.known
+    given = load.argument("quantization_config") or load.argument("bnb_quantization_config")
+    if given is not None and given.constant is not None:
+        keyword = "quantization_config"
+        config = given.constant
+        if isinstance(config, Call) and config.name in QUANTIZED_CLASSES:
+            for bits in (8, 4):
+                value = config.argument(f"load_in_{bits}bit")
+                if value is not None and value.constant is True:
+                    return Quantization(bits, value, keyword, config)
+                unknown = unknown or (value is not None and not value.known)
+            unknown = unknown or config.open
+        elif isinstance(config, Call):
+            return Quantization(None, given, keyword, config)
+        else:
+            unknown = True
+    return "unknown" if unknown else None
+
+
+def dtype(story: Story) -> Value | None:
+    """The dtype that the weights are in when the model is loaded and cast; None where nothing says so.
+
+    A Value whose constant is `float16`, `bfloat16`, `float32`, `auto`; UNKNOWN where it cannot be told."""
+    found = None
+    if story.load is not None:
+        found = story.load.argument("torch_dtype") or story.load.argument("dtype")
+        if found is not None:
+            found = _named(found)
+    for step in story.steps:
+        cast = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}.get(step.name)
+        if step.name == "to":
+            given = step.argument("dtype", 0)
+            named = _named(given) if given is not None else None
+            cast = named.constant if named is not None and named.constant in HALF | {"float32"} else None
+        if cast is not None:
+            found = Value(cast, step.place, step.place)
+    return found
+
+
+def _named(value: Value) -> Value:
+    text = value.constant
+    if isinstance(text, str):
+        last = text.rpartition(".")[2]
+        same = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16"}
+        return value._replace(constant=same.get(last, last))
+    return value
+
+
+def dtype_place(story: Story, value: Value) -> Place:
+    """Where the load or cast says the dtype: the keyword, not what a variable was set to elsewhere."""
+    return value.key or value.place
+
+
+def has_adapters(story: Story) -> bool:
+    """Whether LoRA or another adapter is put on the model."""
+    if story.step(
+        "get_peft_model", "add_adapter", "PeftModelForCausalLM", "PeftModel", "inject_adapter_in_model"
+    ):
+        return True
+    if any(step.name == "from_pretrained" and "Peft" in step.callee for step in story.steps):
+        return True
+    trainer = story.training.trainer if story.training is not None else None
+    given = trainer.argument("peft_config") if trainer is not None else None
+    return given is not None and given.constant is not None
+
+
+def written(value: Value, name: str) -> str:
+    """`bf16=True`, with where it came from: `bf16=True, from --bf16 on line 14 of train.sbatch`."""
+    text = f"{name}={value.constant!r}" if not isinstance(value.constant, str) else f"{name}={value.constant}"
+    return f"{text}, from {value.origin}" if value.origin else text

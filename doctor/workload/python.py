@@ -1,0 +1,685 @@
+"""Reads a Python script or notebook: the calls that matter, and the stories they make.
+
+A story is one consistent way of one model through the script, from its load to its training.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import warnings
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+
+import msgspec
+
+from llm_doctor.workload.data import (
+    UNKNOWN,
+    Call,
+    Config,
+    Launch,
+    Place,
+    Problem,
+    Script,
+    Story,
+    Symbol,
+    Training,
+    Value,
+)
+from llm_doctor.workload.source import CASTS, METHODS, Guards, Lines, Scope, Source, calls, dotted, tracked
+from llm_doctor.workload.values import (
+    END,
+    Frame,
+    World,
+    _Instance,
+    _Local,
+    base_of,
+    is_training_arguments,
+    worlds,
+)
+from llm_doctor.workload.values import Script as Reading
+
+Neighbour = Callable[[Source, str], "Source | None"]
+
+LOADS = frozenset({"from_pretrained", "from_config"})
+WRAPS = frozenset(
+    """
+    get_peft_model prepare_model_for_int8_training prepare_model_for_kbit_training PeftModel
+    PeftModelForCausalLM add_adapter load_checkpoint_and_dispatch dispatch_model compile
+    DataParallel DistributedDataParallel FullyShardedDataParallel prepare inject_adapter_in_model
+    """.split()
+)
+"""Functions that do something to the model they are given and return it."""
+STEPS = frozenset(
+    """
+    gradient_checkpointing_enable activation_checkpointing_enable gradient_checkpointing_disable
+    enable_input_require_grads register_forward_hook requires_grad_ half bfloat16 float to
+    add_adapter
+    """.split()
+)
+"""Methods that do something to the model they are called on."""
+_SAME = frozenset(
+    """
+    half float bfloat16 to cuda cpu eval train get_input_embeddings get_output_embeddings
+    get_base_model merge_and_unload unwrap_model named_parameters parameters modules named_modules
+    quantize to_bettertransformer double requires_grad_ from_pretrained
+    """.split()
+)
+"""Methods whose result belongs to the same model."""
+_NOT_MODELS = re.compile(
+    r"(Tokenizer|Config|Processor|FeatureExtractor|Dataset|Scheduler|Template|Pipeline|Vocab)\w*(\.from_\w+)?$"
+)
+OFF_DEFAULT_LIMIT = 6
+"""Calls of one script that only other options than the default ones lead to, of which stories are told."""
+_HERE = frozenset(["model", "net", "module", "base_model"])
+
+_MAGIC = re.compile(r"^(\s*)([%!?].*)$", re.MULTILINE)
+_PYTHON_2 = re.compile(
+    r"^\s*(print\s+[^(\s=]|exec\s+[\"']|raise\s+\w+\s*,|except\s+\w+\s*,\s*\w+\s*:)", re.MULTILINE
+)
+
+
+class Read(NamedTuple):
+    """What was made of a file."""
+
+    script: Script | None
+    trainings: Tuple[Training, ...] = ()
+    configs: Tuple[Config, ...] = ()
+    problems: Tuple[Problem, ...] = ()
+
+
+class Event(NamedTuple):
+    """A call of interest on its way through the script; events sort by when they happen."""
+
+    position: Tuple[int, ...]
+    frame: Frame
+    order: int
+    guards: Guards
+    node: ast.Call
+
+
+def read_python(path: str, text: str, launch: Launch | None, neighbour: Neighbour) -> Read:
+    """A script; `neighbour` finds files of the same project by module name."""
+    source = parse(path, text)
+    if isinstance(source, Problem):
+        return Read(None, problems=(source,))
+    return examine_source(source, launch, neighbour, notebook=False)
+
+
+def read_notebook(path: str, text: str, neighbour: Neighbour) -> Read:
+    """A Jupyter notebook: its code cells as one script. Lines count in the .ipynb file itself."""
+    cells = _cells(path, text)
+    if isinstance(cells, Problem):
+        return Read(None, problems=(cells,))
+    problems: List[Problem] = []
+    whole: List[str] = []
+    lines: List[int] = []
+    for cell, numbers in cells:
+        # A magic is a statement of IPython's; what it starts is not Python.
+        plain = _MAGIC.sub(lambda match: f"{match[1]}pass", cell)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ast.parse(plain)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            at = min(getattr(error, "lineno", None) or 1, len(numbers)) - 1
+            message = f"a cell is no Python: {getattr(error, 'msg', None) or error}"
+            problems.append(Problem(path, message, numbers[at] if numbers else 0, 1))
+            continue
+        whole.append(plain)
+        lines.extend(numbers)
+    source = parse(path, "\n".join(whole) + "\n")
+    if isinstance(source, Problem):
+        return Read(None, problems=(*problems, source))
+    source.lines.lines_in_file = lines
+    read = examine_source(source, None, neighbour, notebook=True)
+    return read._replace(problems=(*problems, *read.problems))
+
+
+def _cells(path: str, text: str) -> List[Tuple[str, List[int]]] | Problem:
+    """The code of each cell and, for each of its lines, the line of the file that it is written on."""
+    try:
+        book = json.loads(text)
+        cells = book["cells"] if "cells" in book else book["worksheets"][0]["cells"]
+        sources = [it.get("source", it.get("input", [])) for it in cells if it.get("cell_type") == "code"]
+    except json.JSONDecodeError as error:
+        return Problem(path, f"a notebook is JSON, and this is not: {error.msg}", error.lineno, error.colno)
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return Problem(path, "it is no notebook: there are no cells in it")
+    found = []
+    at = 0
+    for source in sources:
+        if not isinstance(source, (str, list)):
+            continue
+        parts = source.splitlines(keepends=True) if isinstance(source, str) else [str(it) for it in source]
+        numbers = []
+        for part in parts:
+            # Each line of a cell is a string of its own, in the order of the cells.
+            spelled = json.dumps(part, ensure_ascii=False)
+            begin = text.find(spelled, at)
+            if begin < 0:
+                begin = text.find(json.dumps(part), at)
+            if begin >= 0:
+                at = begin + 1
+            numbers.extend([text.count("\n", 0, at) + 1] * max(1, part.count("\n")))
+        joined = "".join(parts)
+        if joined.endswith("\n"):
+            joined = joined[:-1]
+        found.append(
+            (
+                joined,
+                (numbers + [numbers[-1] if numbers else 1] * (joined.count("\n") + 1))[
+                    : joined.count("\n") + 1
+                ],
+            )
+        )
+    return found
+
+
+def parse(path: str, text: str) -> Source | Problem:
+    """The file parsed, or why it cannot be, in one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of invalid escapes: theirs to see when they run it
+            tree = ast.parse(text)
+    except SyntaxError as error:
+        python_2 = _PYTHON_2.search(text)
+        message = "it is written for Python 2" if python_2 else f"it is no valid Python: {error.msg}"
+        return Problem(path, message, error.lineno or 1, max(1, error.offset or 1))
+    except (ValueError, RecursionError, MemoryError) as error:
+        return Problem(path, f"it cannot be parsed: {error or type(error).__name__}", 1, 1)
+    try:
+        return Source(path, text, tree, Lines(text))
+    except RecursionError:
+        return Problem(path, "it cannot be examined: it is nested too deeply", 1, 1)
+
+
+def examine_source(source: Source, launch: Launch | None, neighbour: Neighbour, notebook: bool) -> Read:
+    """What a parsed file says."""
+    try:
+        return _Reader(Reading(source, launch, neighbour), notebook).read()
+    except RecursionError:
+        return Read(
+            None, problems=(Problem(source.path, "it cannot be examined: it is nested too deeply", 1, 1),)
+        )
+
+
+class _Reader:
+    """Goes through one script."""
+
+    def __init__(self, reading: Reading, notebook: bool) -> None:
+        self._reading, self._notebook = reading, notebook
+        self._source = reading.source
+        self._first = World(reading)
+        self._entered: Dict[int, Frame] = {}
+
+    def read(self) -> Read:
+        """The script with its stories and trainings."""
+        events = self._events()
+        called: Dict[Place, Call] = {}
+        off_default: List[Tuple[Event, Dict[str, bool]]] = []
+        cautious = self._reading.cautious
+        for event in events:
+            # Looked at even where the options' defaults do not lead: somebody may give them.
+            if not cautious.reaches(event.frame, event.guards):
+                off_default.append((event, cautious.given))
+            call = cautious.make_call(event.node, event.frame, event.order)
+            # A function that is called twice is gone through twice: what differs is not known.
+            called[call.place] = _merged(called[call.place], call) if call.place in called else call
+        cautious.reaches(self._reading.frame(self._source.module), ())
+        stories, trainings = self._stories(events)
+        if self._reading.launch is None:
+            stories += self._off_default(events, off_default, stories)
+        script = Script(
+            path=self._source.path,
+            imports=self._source.imports,
+            calls=tuple(called.values()),
+            stories=tuple(stories),
+            launch=self._reading.launch,
+            notebook=self._notebook,
+        )
+        return Read(script, tuple(trainings))
+
+    # --- The events ----------------------------------------------------------------------------------------
+
+    def _events(self) -> List[Event]:
+        """Every call of interest, in the order in which the script runs them, local functions gone into."""
+        found: List[Event] = []
+        self._linearize(self._first._frame(self._source.module), found, 0, set())
+        for scope in self._functions(self._source.module):
+            if id(scope) not in self._entered and self._source.interesting(
+                scope.node.lineno, scope.node.end_lineno
+            ):
+                # Nothing in this file calls it: gone into by itself.
+                frame = self._first._frame(scope)
+                frame.position = (END, scope.node.lineno)
+                self._entered[id(scope)] = frame
+                self._linearize(frame, found, 0, set())
+        found.sort(key=lambda event: event.position)
+        return found
+
+    def _functions(self, scope: Scope) -> Iterator[Scope]:
+        for function in scope.index().functions:
+            yield function
+            yield from self._functions(function)
+        for inner in scope.classes.values():
+            yield from self._functions(inner)
+
+    def _linearize(self, frame: Frame, found: List[Event], depth: int, inside: set[int]) -> None:
+        for number, statement in enumerate(self._statements(frame.scope)):
+            for expression in statement.expressions:
+                for nested, node in enumerate(calls(expression)):
+                    position = (*frame.position, statement.order, number, nested)
+                    name = dotted(node.func)
+                    local = self._local(name, frame, statement.order) if name else None
+                    if local is not None and not local.is_class:
+                        self._enter(local, frame, node, statement, position, found, depth, inside)
+                        continue
+                    launched = self._launched(name, node, frame, statement.order)
+                    if launched is not None:
+                        self._enter(
+                            launched, frame, node, statement, position, found, depth, inside, launched=True
+                        )
+                        continue
+                    if self._matters(name, node, frame, statement.order, local):
+                        found.append(Event(position, frame, statement.order, statement.guards, node))
+
+    def _statements(self, scope: Scope) -> List[Any]:
+        scope.index()
+        # Calls of local functions with something of interest inside matter as well, wherever they stand.
+        return scope.statements
+
+    def _enter(
+        self,
+        scope: Scope,
+        frame: Frame,
+        node: ast.Call,
+        statement: Any,
+        position: Tuple[int, ...],
+        found: List[Event],
+        depth: int,
+        inside: set[int],
+        launched: bool = False,
+    ) -> None:
+        if id(scope) in inside or depth > 6:
+            return
+        new = self._reading.called(scope, frame, node, statement.order, statement.guards)
+        new.guards, new.position, new.launched = statement.guards, position, launched
+        if launched:
+            new.call = None
+        self._entered[id(scope)] = new
+        self._linearize(new, found, depth + 1, inside | {id(scope)})
+
+    def _local(self, name: str, frame: Frame, order: int) -> Scope | None:
+        base = name.partition(".")[0]
+        bound = None
+        at: Frame | None = frame
+        while at is not None and bound is None:
+            bound = at.scope.names.get(base)
+            at = self._first._around(at)
+        if not bound or bound[-1].kind not in ("function", "class", "import"):
+            return None
+        if bound[-1].kind == "import":
+            if tracked(str(bound[-1].node)):
+                return None
+            value = self._first._imported(bound[-1].node, frame).constant
+            if isinstance(value, _Local) and "." in name and value.scope.parent is None:
+                return value.scope.function(name.partition(".")[2])
+            return value.scope if isinstance(value, _Local) and value.scope.parent is not None else None
+        return bound[-1].node if "." not in name else None
+
+    def _launched(self, name: str, node: ast.Call, frame: Frame, order: int) -> Scope | None:
+        """The function that fire or typer calls with the options of the command line."""
+        if name not in ("fire.Fire", "Fire", "typer.run") or not node.args:
+            return None
+        target = dotted(node.args[0])
+        return self._local(target, frame, order) if target else None
+
+    def _matters(self, name: str, node: ast.Call, frame: Frame, order: int, local: Scope | None) -> bool:
+        last = name.rpartition(".")[2] if name else getattr(node.func, "attr", "")
+        if last in METHODS or local is not None:
+            return True
+        if last in CASTS:
+            return any("float" in ast.dump(it) or "half" in ast.dump(it) for it in node.args) or (
+                last == "float" and isinstance(node.func, ast.Attribute) and not node.args
+            )
+        base = name.partition(".")[0]
+        bound = None
+        at: Frame | None = frame
+        while at is not None and bound is None:
+            bound = at.scope.names.get(base)
+            at = self._first._around(at)
+        if bound and bound[-1].kind == "import":
+            return tracked(str(bound[-1].node))
+        return last in ("prepare", "initialize", "init_inference") or any(
+            isinstance(it.value, ast.Attribute) and it.value.attr in ("bfloat16", "float16")
+            for it in node.keywords
+        )
+
+    # --- Stories -------------------------------------------------------------------------------------------
+
+    def _stories(self, events: List[Event]) -> Tuple[List[Story], List[Training]]:
+        stories: List[Story] = []
+        trainings: Dict[Place, Training] = {}
+        trainers = [event for event in events if self._is_trainer(event)]
+        arguments = [event for event in events if self._is_arguments(event)]
+        told: set[Place] = set()
+        for event in trainers:
+            for story in worlds(self._reading, functools.partial(self._trained, event, events)):
+                if story is not None and story not in stories:
+                    stories.append(story)
+                    if story.training is not None:
+                        trainings.setdefault(story.training.place, story.training)
+                    if story.load is not None:
+                        told.add(story.load.place)
+        for event in events:
+            if event.frame.source.place_of_call(event.node) not in told and self._is_load(event):
+                for story in worlds(self._reading, functools.partial(self._loaded, event, events)):
+                    if story is not None and story not in stories:
+                        stories.append(story)
+        spoken = {place for it in trainings.values() for place in [it.place]}
+        for event in arguments:
+            place = event.frame.source.place_of_call(event.node)
+            if place in spoken:
+                continue
+            for training in worlds(self._reading, functools.partial(self._by_arguments, event)):
+                if training is not None:
+                    trainings.setdefault(training.place, training)
+                    break
+        return stories, list(trainings.values())
+
+    def _off_default(
+        self, events: List[Event], away: List[Tuple[Event, Dict[str, bool]]], known: List[Story]
+    ) -> List[Story]:
+        """Stories of trainings that pass a step or load which the options' defaults leave out."""
+        trainers = [event for event in events if self._is_trainer(event)]
+        steps = [(event, given) for event, given in away if self._operand(event) or self._is_load(event)]
+        found: List[Story] = []
+        for event, given in steps[:OFF_DEFAULT_LIMIT]:
+            place = event.frame.source.place_of_call(event.node)
+            for trainer in trainers:
+                if trainer.frame.outermost is not event.frame.outermost:
+                    continue
+                for story in worlds(self._reading, functools.partial(self._trained, trainer, events), given):
+                    if story is None or place not in {call.place for call in story.calls}:
+                        continue
+                    story = msgspec.structs.replace(story, off_default=True)
+                    if story not in found and story not in known:
+                        found.append(story)
+        return found
+
+    def _callee(self, event: Event, world: World | None = None) -> str:
+        world = world or self._first
+        function = world.callee(event.node, event.frame, event.order).constant
+        if isinstance(function, Symbol):
+            return str(function)
+        if isinstance(function, _Local):
+            return base_of(world, function.scope)
+        name = getattr(event.node.func, "attr", "")
+        return f".{name}" if name else dotted(event.node.func)
+
+    def _is_trainer(self, event: Event) -> bool:
+        name = self._callee(event)
+        last = name.rpartition(".")[2]
+        if last.endswith("Trainer") and not name.startswith("."):
+            return True
+        if name == "deepspeed.initialize":
+            return True
+        return last == "prepare" and name.startswith(".") and self._reads_accelerate()
+
+    def _reads_accelerate(self) -> bool:
+        return any(it.module.partition(".")[0] == "accelerate" for it in self._source.imports)
+
+    def _is_arguments(self, event: Event) -> bool:
+        return is_training_arguments(self._callee(event))
+
+    def _is_load(self, event: Event) -> bool:
+        name = self._callee(event)
+        return name.rpartition(".")[2] in LOADS and is_model(name)
+
+    def _trained(self, event: Event, events: List[Event], world: World) -> Story | None:
+        if not world.runs(event.frame, event.guards):
+            return None
+        call = world.make_call(event.node, event.frame, event.order)
+        model = self._model_argument(event.node, call.name)
+        root = self._root(world, model, event.frame, event.order, 0) if model is not None else None
+        training = self._training(world, event, call)
+        return self._story(world, root, events, training, event)
+
+    def _loaded(self, event: Event, events: List[Event], world: World) -> Story | None:
+        if not world.runs(event.frame, event.guards):
+            return None
+        near = [it for it in events if it.frame.outermost is event.frame.outermost]
+        return self._story(world, (id(event.node), id(event.frame)), near, None, None)
+
+    def _story(
+        self, world: World, root: Any, events: List[Event], training: Training | None, trainer: Event | None
+    ) -> Story | None:
+        load = None
+        steps: List[Call] = []
+        trained_by = training.trainer if training is not None else None
+        around = trainer.frame.outermost if trainer is not None else None
+        for event in events:
+            if trainer is not None and event.position > trainer.position:
+                break
+            if around is not None and event.frame.outermost is not around:
+                continue
+            if root is not None and (id(event.node), id(event.frame)) == root:
+                load = world.make_call(event.node, event.frame, event.order)
+                continue
+            if root is None or (trainer is not None and event.node is trainer.node):
+                continue
+            operand = self._operand(event)
+            if operand is None or self._root(world, operand, event.frame, event.order, 0) != root:
+                continue
+            if world.runs(event.frame, event.guards):
+                steps.append(world.make_call(event.node, event.frame, event.order))
+        passed = [it for it in (load, *steps, trained_by) if it is not None]
+        if not passed:
+            return None
+        return Story(
+            script=self._source.path, load=load, steps=tuple(steps), training=training, calls=tuple(passed)
+        )
+
+    def _model_argument(self, node: ast.Call, name: str) -> ast.expr | None:
+        for keyword in node.keywords:
+            if keyword.arg in ("model", "module"):
+                return keyword.value
+        if name == "initialize":  # deepspeed.initialize(args, model, ...)
+            return node.args[1] if len(node.args) > 1 else None
+        if name == "prepare":
+            named = [
+                it for it in node.args if dotted(it).rpartition(".")[2] in _HERE or "model" in dotted(it)
+            ]
+            return named[0] if named else None
+        return node.args[0] if node.args and not isinstance(node.args[0], ast.Starred) else None
+
+    def _operand(self, event: Event) -> ast.expr | None:
+        """The model that a step is done to."""
+        node = event.node
+        function = node.func
+        name = dotted(function).rpartition(".")[2] or getattr(function, "attr", "")
+        if name in WRAPS or (name == "from_pretrained" and "Peft" in dotted(function)):
+            return self._model_argument(node, name)
+        if isinstance(function, ast.Attribute) and name in STEPS:
+            return function.value
+        return None
+
+    def _root(self, world: World, node: ast.expr, frame: Frame, order: int, depth: int) -> Any:
+        """What a model was before anything was done to it: the call that made it, as an identity."""
+        if depth > 40:
+            return None
+        if isinstance(node, ast.Name):
+            found = world._find(node.id, frame, order)
+            if found is not None:
+                where, definition = found
+                if definition.kind == "value":
+                    return self._root(world, definition.node, where, definition.order, depth + 1)
+                if definition.kind == "item":
+                    return self._item(world, definition, where, depth + 1)
+                return ("name", id(definition.node))
+            return self._root_of_parameter(world, node.id, frame, depth)
+        if isinstance(node, ast.Attribute):
+            name = dotted(node)
+            found = world._find(name, frame, order) if name else None
+            if found is not None and found[1].kind == "value":
+                return self._root(world, found[1].node, found[0], found[1].order, depth + 1)
+            if name.startswith("self."):
+                return ("self", name)
+            return self._root(world, node.value, frame, order, depth + 1)
+        if isinstance(node, ast.IfExp):
+            chosen = node.body if world.truth(node.test, frame, order) else node.orelse
+            return self._root(world, chosen, frame, order, depth + 1)
+        if isinstance(node, ast.Call):
+            return self._root_of_call(world, node, frame, order, depth)
+        if isinstance(node, ast.Subscript):
+            return self._root(world, node.value, frame, order, depth + 1)
+        return ("expression", id(node))
+
+    def _root_of_parameter(self, world: World, name: str, frame: Frame, depth: int) -> Any:
+        at: Frame | None = frame
+        while at is not None:
+            if name in at.scope.parameters:
+                break
+            at = world._around(at)
+        if at is None:
+            return ("free", name)
+        if at.call is not None and at.caller is not None:
+            for keyword in at.call.keywords:
+                if keyword.arg == name:
+                    return self._root(world, keyword.value, at.caller, at.order, depth + 1)
+            arguments = at.scope.node.args
+            names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
+            names = names[1:] if names[:1] in (["self"], ["cls"]) else names
+            if name in names and names.index(name) < len(at.call.args):
+                return self._root(world, at.call.args[names.index(name)], at.caller, at.order, depth + 1)
+        return ("parameter", id(at.scope), name)
+
+    def _root_of_call(self, world: World, node: ast.Call, frame: Frame, order: int, depth: int) -> Any:
+        function = node.func
+        name = dotted(function)
+        last = name.rpartition(".")[2] or getattr(function, "attr", "")
+        callee = world.callee(node, frame, order).constant
+        if isinstance(callee, _Local):
+            returned = world.returned(node, callee.scope, frame, order)
+            if returned is not None:
+                return self._root(world, *returned, depth + 1)
+            return (id(node), id(frame))
+        if last in WRAPS or (last == "from_pretrained" and "Peft" in name):
+            operand = self._model_argument(node, last)
+            if operand is not None:
+                return self._root(world, operand, frame, order, depth + 1)
+        if last in LOADS or isinstance(callee, Symbol):
+            return (id(node), id(frame))
+        if isinstance(function, ast.Attribute) and last in _SAME:
+            return self._root(world, function.value, frame, order, depth + 1)
+        return (id(node), id(frame))
+
+    def _item(self, world: World, definition: Any, frame: Frame, depth: int) -> Any:
+        """One of several things that a call returns."""
+        node, index = definition.node, definition.number
+        if isinstance(node, ast.Call):
+            callee = world.callee(node, frame, definition.order).constant
+            last = dotted(node.func).rpartition(".")[2]
+            if isinstance(callee, _Local):
+                returned = world.returned(node, callee.scope, frame, definition.order)
+                if (
+                    returned is not None
+                    and isinstance(returned[0], ast.Tuple)
+                    and index < len(returned[0].elts)
+                ):
+                    return self._root(world, returned[0].elts[index], returned[1], returned[2], depth + 1)
+            elif last == "prepare" and index < len(node.args):
+                return self._root(world, node.args[index], frame, definition.order, depth + 1)
+            elif last == "initialize" and index == 0:
+                model = self._model_argument(node, last)
+                if model is not None:
+                    return self._root(world, model, frame, definition.order, depth + 1)
+        return ("item", id(node), index)
+
+    # --- Trainings -----------------------------------------------------------------------------------------
+
+    def _training(self, world: World, event: Event, trainer: Call) -> Training:
+        settings: Dict[str, Value] = {}
+        place, unseen = trainer.place, False
+        if trainer.name.endswith("Trainer"):
+            node = next((it.value for it in event.node.keywords if it.arg == "args"), None)
+            if node is None and len(event.node.args) > 1:
+                node = event.node.args[1]
+            if node is None:
+                unseen = True
+            else:
+                value = world.value(node, event.frame, event.order)
+                unseen = not value.known
+                place, settings, unseen = self._settings(world, value, node, event, place)
+        return Training(
+            place=place,
+            settings=settings,
+            open=unseen,
+            trainer=trainer,
+            launch=self._reading.launch,
+        )
+
+    def _settings(
+        self, world: World, value: Value, node: ast.expr, event: Event, place: Place
+    ) -> Tuple[Place, Dict[str, Value], bool]:
+        settings: Dict[str, Value] = {}
+        unseen = False
+        constant = value.constant
+        if isinstance(constant, Call):
+            place, settings, unseen = constant.place, dict(constant.arguments), constant.open
+        elif isinstance(constant, _Instance):
+            settings = world.fields(constant)
+            unseen = constant.call.open if constant.call is not None else False
+            place = constant.call.place if constant.call is not None else value.place
+        else:
+            return place, settings, True
+        # What was assigned to it afterwards: training_args.fp16 = True
+        name = dotted(node)
+        if name:
+            for bound in event.frame.scope.names:
+                if bound.startswith(f"{name}.") and bound.count(".") == name.count(".") + 1:
+                    found = world._find(bound, event.frame, event.order)
+                    if found is not None and found[0] is event.frame:
+                        assigned = world._definition(found[1], found[0])
+                        settings[bound.rpartition(".")[2]] = assigned
+        return place, settings, unseen
+
+    def _by_arguments(self, event: Event, world: World) -> Training | None:
+        if not world.runs(event.frame, event.guards):
+            return None
+        call = world.make_call(event.node, event.frame, event.order)
+        return Training(
+            place=call.place, settings=call.arguments, open=call.open, launch=self._reading.launch
+        )
+
+
+def is_model(callee: str) -> bool:
+    """Whether a load by this name makes a model, as far as the name tells."""
+    return _NOT_MODELS.search(callee.rpartition(".from_")[0] or callee) is None
+
+
+def _merged(one: Call, other: Call) -> Call:
+    """Two views of one call: what they differ in is not known."""
+    if one == other:
+        return one
+    arguments: Dict[str, Value] = {}
+    for name in {**one.arguments, **other.arguments}:
+        mine, theirs = one.arguments.get(name), other.arguments.get(name)
+        value = mine or theirs
+        assert value is not None
+        same = mine is not None and theirs is not None and mine.constant == theirs.constant
+        arguments[name] = value if same else value._replace(constant=UNKNOWN)
+    given_in_one = set(one.arguments) ^ set(other.arguments)
+    positional = tuple(
+        mine if mine.constant == theirs.constant else mine._replace(constant=UNKNOWN)
+        for mine, theirs in zip(one.positional, other.positional)
+    )
+    return Call(
+        callee=one.callee,
+        place=one.place,
+        positional=positional,
+        arguments=arguments,
+        open=one.open or other.open or bool(given_in_one),
+    )

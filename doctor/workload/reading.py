@@ -1,0 +1,385 @@
+"""From the words of the command line to a workload: a launch line, or files and folders.
+
+Each kind of file has a reader of its own, loaded when there is one. A file that cannot be read is a
+problem in one line, and the others are read all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Tuple
+
+import msgspec
+
+from llm_doctor.host import Host, Unavailable
+from llm_doctor.workload.data import (
+    Config,
+    Launch,
+    Place,
+    Problem,
+    Script,
+    Story,
+    Training,
+    Value,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from llm_doctor.workload.python import Read
+    from llm_doctor.workload.source import Source
+
+SIZE_LIMIT = 8 << 20
+"""Bytes. A script or configuration is smaller; what is larger is data."""
+FOLDER_SIZE_LIMIT = 1 << 20
+"""Bytes of a file that nobody named: a larger one beside scripts is data, and not worth a line."""
+FILES_LIMIT = 20_000
+LAUNCHES_LIMIT = 4
+"""Ways of launching one script that are looked at, each by itself."""
+
+_KINDS = {
+    ".py": "python",
+    ".ipynb": "notebook",
+    ".sh": "shell",
+    ".bash": "shell",
+    ".sbatch": "shell",
+    ".slurm": "shell",
+    ".json": "config",
+    ".yaml": "config",
+    ".yml": "config",
+    ".toml": "config",
+    ".txt": "requirements",
+    ".lock": "requirements",
+}
+_IGNORED = re.compile(r"#\s*llm-doctor:\s*ignore\[([\w\s,*-]+)\]")
+_LOCKED = re.compile(r"(requirements|constraints)[\w.-]*\.txt|[\w.-]+\.lock|environment\.ya?ml")
+
+
+class NoWorkload(ValueError):
+    """The words of the command line are no workload; the message says why."""
+
+
+def read_workload(host: Host, words: Sequence[str]) -> Workload:
+    """What the words name. Raises NoWorkload where they are a command that starts no program."""
+    from llm_doctor.workload import launch
+
+    reader = _Reader(host)
+    if launch.is_launch(words):
+        started = launch.launch_of(launch.command_line(words), host=host)
+        if started is None:
+            raise NoWorkload(f"{' '.join(words)}: no Python program is started by that")
+        reader.launches.append(started)
+    else:
+        for word in words:
+            reader.read_path(word)
+    return reader.workload()
+
+
+class _Reader:
+    """Files that were asked for, and those that they lead to."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.files: List[str] = []
+        self.launches: List[Launch] = []
+        self._scripts: List[Script] = []
+        self._configs: Dict[str, Config] = {}
+        self._trainings: List[Training] = []
+        self._problems: List[Problem] = []
+        self._ignored: Dict[str, Mapping[int, FrozenSet[str]]] = {}
+        self._python: List[str] = []
+        self._texts: Dict[str, str | None] = {}
+
+    # --- Files -----------------------------------------------------------------------------------------
+
+    def read_path(self, path: str) -> None:
+        """A file, or what a folder holds."""
+        try:
+            if self._host.is_folder(path):
+                found = self._host.files_below(path, tuple(_KINDS), FILES_LIMIT)
+                for name in found:
+                    self._read_file(name, named=False)
+                if len(found) >= FILES_LIMIT:
+                    self._problems.append(
+                        Problem(path, f"more than {FILES_LIMIT} files: the rest is not read")
+                    )
+            else:
+                self._read_file(path, named=True)
+        except Unavailable as error:
+            self._problems.append(Problem(path, str(error)))
+
+    def _read_file(self, path: str, named: bool) -> None:
+        if path in self.files:
+            return
+        kind = _KINDS.get(os.path.splitext(path)[1].lower())
+        base = os.path.basename(path)
+        if kind == "requirements" or base.startswith("environment."):
+            kind = "requirements" if _LOCKED.fullmatch(base) else None
+        if kind is None and not named:
+            return
+        text = self._text(path, SIZE_LIMIT if named else FOLDER_SIZE_LIMIT, named)
+        if text is None:
+            return
+        self.files.append(path)
+        if kind is None:
+            kind = _kind_by_text(text)
+        if kind == "python":
+            self._python.append(path)
+        elif kind == "notebook":
+            from llm_doctor.workload.python import read_notebook
+
+            self._take(read_notebook(path, text, self._neighbour))
+        elif kind == "shell":
+            from llm_doctor.workload.shell import read_shell
+
+            launches, problems = read_shell(path, text, self._host)
+            self.launches.extend(launches)
+            self._problems.extend(problems)
+        elif kind == "config":
+            self._read_config(path, text)
+        elif kind == "requirements":
+            from llm_doctor.workload.requirements import versions
+
+            pinned = versions(path, text)
+            if pinned:
+                root = Value(dict(pinned), Place(path, 1))
+                self._configs[path] = Config(path=path, kind="requirements", root=root, format="text")
+        else:
+            self._problems.append(
+                Problem(path, "it is no Python, notebook, shell script, JSON or YAML by its name or text")
+            )
+
+    def _text(self, path: str, limit: int, named: bool) -> str | None:
+        """The text of a file once; None, and a problem where somebody named it, when it is none."""
+        if path not in self._texts:
+            self._texts[path] = None
+            try:
+                data = self._host.user_file(path, limit)
+            except Unavailable as error:
+                if named or "larger" not in str(error):
+                    self._problems.append(Problem(path, str(error)))
+                return None
+            decoded = _decoded(path, data)
+            if isinstance(decoded, Problem):
+                self._problems.append(decoded)
+                return None
+            self._texts[path] = decoded
+            if "llm-doctor:" in decoded:
+                self._ignored[path] = dict(_ignored(decoded))
+        return self._texts[path]
+
+    def _read_config(self, path: str, text: str) -> None:
+        from llm_doctor.workload.config import read_config
+
+        config, problems = read_config(path, text)
+        self._problems.extend(problems)
+        if config is not None:
+            self._configs[path] = config
+
+    # --- From one file to another ----------------------------------------------------------------------
+
+    def workload(self) -> Workload:
+        """Follows the launches and puts everything together."""
+        launched: Dict[str, Tuple[Launch, ...]] = {}
+        for launch in list(self.launches):
+            script = self._script_of(launch)
+            if script is not None:
+                launched[script] = (*launched.get(script, ()), launch)
+            self._configs_of(launch)
+            if script is None:
+                self._trainings.extend(_by_flags(launch))
+        for path in dict.fromkeys([*self._python, *launched]):
+            text = self._text(path, SIZE_LIMIT, True)
+            if text is None:
+                continue
+            if path not in self.files:
+                self.files.append(path)
+            for how in launched.get(path, ())[:LAUNCHES_LIMIT] or (None,):
+                self._read_script(path, text, how)
+        for config in list(self._configs.values()):
+            if config.kind in ("training", "llamafactory", "axolotl"):
+                self._trainings.append(
+                    Training(place=config.root.place, settings=dict(config.root.items()), open=True)
+                )
+        return self._together()
+
+    def _read_script(self, path: str, text: str, launch: Launch | None) -> None:
+        from llm_doctor.workload.python import read_python
+
+        before = len(self._trainings)
+        self._take(read_python(path, text, launch, self._neighbour))
+        if launch is not None and len(self._trainings) == before:
+            self._trainings.extend(_by_flags(launch))
+
+    def _take(self, read: Read) -> None:
+        if read.script is not None:
+            self._scripts.append(read.script)
+        self._trainings.extend(read.trainings)
+        self._problems.extend(read.problems)
+        for config in read.configs:
+            self._configs[f"{config.path}:{config.root.place.line}"] = config
+
+    def _script_of(self, launch: Launch) -> str | None:
+        """The file that a launch starts, if it is at hand."""
+        for value in (launch.script, launch.module):
+            if value is None or not isinstance(value.constant, str):
+                continue
+            name = value.constant
+            if value is launch.module:
+                name = name.replace(".", "/") + ".py"
+            found = self._find(name, launch.place.path, launch.directory)
+            if found is not None:
+                return found
+        return None
+
+    def _find(self, name: str, beside: str, directory: str = "") -> str | None:
+        """A file by a relative path: seen from where the command runs, else from where it is written."""
+        if os.path.isabs(name):
+            return name if self._host.exists(name) else None
+        parent = os.path.dirname(beside)
+        for base in (directory, "", parent, os.path.dirname(parent)):
+            path = os.path.normpath(os.path.join(base, name))
+            if self._host.exists(path) and not self._host.is_folder(path):
+                return path
+        return None
+
+    def _configs_of(self, launch: Launch) -> None:
+        """Reads the configurations that a launch line names."""
+        named = [*launch.flags.values(), *launch.options.values(), *launch.arguments]
+        for value in named:
+            text = value.constant
+            if isinstance(text, str) and text.endswith((".json", ".yaml", ".yml")) and "\n" not in text:
+                self._config_at(text, launch.place.path, launch.directory)
+
+    def _config_at(self, name: str, beside: str, directory: str = "") -> Config | None:
+        path = self._find(name, beside, directory)
+        if path is None:
+            return None
+        if path not in self._configs:
+            text = self._text(path, SIZE_LIMIT, True)
+            if text is not None:
+                if path not in self.files:
+                    self.files.append(path)
+                self._read_config(path, text)
+        return self._configs.get(path)
+
+    def _neighbour(self, source: Source, module: str) -> Source | None:
+        """A file of the same project by the module name that a script imports it by."""
+        from llm_doctor.workload.python import parse
+
+        folder = os.path.dirname(source.path)
+        name = module.lstrip(".")
+        for _ in range(max(0, len(module) - len(name) - 1)):
+            folder = os.path.join(folder, "..")
+        if not name:
+            return None
+        relative = name.replace(".", "/")
+        for base in dict.fromkeys((folder, os.path.dirname(folder), "")):
+            for candidate in (f"{relative}.py", f"{relative}/__init__.py"):
+                path = os.path.normpath(os.path.join(base, candidate))
+                if not self._host.exists(path):
+                    continue
+                text = self._text(path, FOLDER_SIZE_LIMIT, False)
+                parsed = parse(path, text) if text is not None else None
+                return None if isinstance(parsed, Problem) else parsed
+        return None
+
+    # --- Together --------------------------------------------------------------------------------------
+
+    def _together(self) -> Workload:
+        with_deepspeed = {id(it): self._with_deepspeed(it) for it in self._trainings}
+        scripts = tuple(
+            msgspec.structs.replace(
+                script, stories=tuple(self._story(story, with_deepspeed) for story in script.stories)
+            )
+            for script in self._scripts
+        )
+        workload = Workload(
+            files=tuple(self.files),
+            launches=tuple(self.launches),
+            scripts=scripts,
+            configs=tuple(self._configs.values()),
+            trainings=tuple(with_deepspeed.values()),
+            problems=tuple(self._problems),
+            ignored=self._ignored,
+        )
+        from llm_doctor.workload.paths import with_paths
+
+        return with_paths(workload, self._host)
+
+    def _story(self, story: Story, known: Mapping[int, Training]) -> Story:
+        if story.training is None:
+            return story
+        training = known.get(id(story.training)) or self._with_deepspeed(story.training)
+        return msgspec.structs.replace(story, training=training)
+
+    def _with_deepspeed(self, training: Training) -> Training:
+        """The training with the DeepSpeed configuration that it names, or the only one there is."""
+        value = training.settings.get("deepspeed")
+        launch = training.launch
+        if value is None and launch is not None:
+            value = launch.flags.get("deepspeed") or launch.options.get("deepspeed_config_file")
+            value = value or launch.flags.get("deepspeed_config")
+        config = None
+        if value is not None and isinstance(value.constant, str) and not isinstance(value.constant, bool):
+            directory = launch.directory if launch is not None else ""
+            config = self._config_at(value.constant, value.place.path, directory)
+        elif value is not None and isinstance(value.constant, dict):
+            config = Config(path=value.place.path, kind="deepspeed", root=value, format="python")
+            self._configs.setdefault(f"{config.path}:{value.place.line}", config)
+        elif value is not None and not value.known:
+            named = [it for it in self._configs.values() if it.kind == "deepspeed"]
+            config = named[0] if len(named) == 1 else None
+        if config is None or config.kind != "deepspeed":
+            return training
+        return msgspec.structs.replace(training, deepspeed=config)
+
+
+def _by_flags(launch: Launch) -> Iterator[Training]:
+    """A training whose script is not at hand, or does not tell: the options of the launch line by name."""
+    from llm_doctor.workload.values import typed
+
+    flags = launch.flags
+    if flags:
+        settings = {name: typed(value, "") for name, value in flags.items()}
+        yield Training(place=launch.place, settings=settings, open=True, launch=launch)
+
+
+def _kind_by_text(text: str) -> str | None:
+    first = text.lstrip()[:200]
+    if first.startswith("#!"):
+        line = first.partition("\n")[0]
+        return "python" if "python" in line else "shell" if re.search(r"\b(ba|da|z|k)?sh\b", line) else None
+    return "config" if first.startswith("{") else None
+
+
+def _decoded(path: str, data: bytes) -> str | Problem:
+    """Text as Python reads source: UTF-8, or what a coding line says."""
+    import codecs
+    import tokenize
+
+    for mark, name in ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16")):
+        if data.startswith(mark):
+            return Problem(path, f"it is {name}, not UTF-8", 1, 1)
+    zero = data.find(b"\0")
+    if zero >= 0:
+        return Problem(path, "it is a binary file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        lines = iter(data.split(b"\n", 2)[:2])
+        try:
+            encoding, _ = tokenize.detect_encoding(lambda: next(lines, b""))
+            return data.decode(encoding)
+        except (SyntaxError, LookupError, UnicodeDecodeError):
+            line = data.count(b"\n", 0, error.start) + 1
+            column = error.start - data.rfind(b"\n", 0, error.start)
+            return Problem(path, f"it is not UTF-8: byte 0x{data[error.start]:02x}", line, column)
+
+
+def _ignored(text: str) -> Iterator[Tuple[int, FrozenSet[str]]]:
+    """The lines that say of which checks they want to hear nothing."""
+    for number, line in enumerate(text.split("\n"), 1):
+        found = _IGNORED.search(line)
+        if found is not None:
+            yield number, frozenset(name.strip() for name in found[1].split(","))

@@ -1,0 +1,507 @@
+"""A Python file as it is written: its scopes, what each name is bound to and under which conditions, and the
+statements that hold calls of interest. Values are worked out later, and only those that are asked for.
+
+Indexing looks at statements, not into their expressions: it costs a fraction of the parse.
+"""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import re
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple, Union
+
+from llm_doctor.workload.data import Import, Place
+
+PACKAGES = ("transformers", "peft", "accelerate", "deepspeed", "bitsandbytes", "trl", "datasets", "torch_xla")
+"""Everything that is imported from these is of interest."""
+
+METHODS = frozenset(
+    """
+    from_pretrained from_config prepare_model_for_int8_training prepare_model_for_kbit_training
+    get_peft_model gradient_checkpointing_enable activation_checkpointing_enable
+    gradient_checkpointing_disable enable_input_require_grads register_forward_hook
+    register_full_backward_hook requires_grad_ half bfloat16 backward autocast GradScaler
+    set_default_dtype set_device is_bf16_supported get_device_capability DataParallel
+    DistributedDataParallel FullyShardedDataParallel init_process_group notebook_launcher
+    set_per_process_memory_fraction add_adapter unscale_ push_to_hub
+    """.split()
+)
+"""Calls of interest by the last part of their name, whatever they are called on."""
+CASTS = frozenset({"to", "float", "cast"})
+"""Of interest when they name a dtype or belong to a model; too common to look for in every file."""
+
+_TERMINATORS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+_EXITS = frozenset({"exit", "_exit", "abort"})
+Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
+
+
+class Guard(NamedTuple):
+    """A condition that holds where something stands: this test came out like that."""
+
+    test: ast.expr | None
+    """None for an exception handler, which is taken never to run."""
+    outcome: bool
+
+
+Guards = Tuple[Guard, ...]
+
+
+class Definition(NamedTuple):
+    """One binding of a name. `number` is the position in a tuple that is unpacked."""
+
+    order: int
+    guards: Guards
+    kind: str
+    node: Any
+    number: int | None = None
+
+
+class Statement(NamedTuple):
+    """Expressions with calls of interest, in the order in which they run."""
+
+    order: int
+    guards: Guards
+    expressions: Tuple[ast.expr, ...]
+
+
+class Scope:
+    """A module, function or class body."""
+
+    def __init__(self, source: Source, node: Any, parent: Scope | None, name: str) -> None:
+        self.source, self.node, self.parent, self.name = source, node, parent, name
+        self.names: Dict[str, List[Definition]] = {}
+        self.changes: Dict[str, List[Definition]] = {}
+        """`d["k"] = v` and `d.update(...)` by the name of d."""
+        self.statements: List[Statement] = []
+        self.returns: List[Definition] = []
+        self.functions: List[Scope] = []
+        self.classes: Dict[str, Scope] = {}
+        self.parameters: Set[str] = set()
+        self.targets: Dict[int, str] = {}
+        """By the id of a value: the name that it is bound to."""
+        self._order = 0
+        self._indexed = False
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is a class body."""
+        return isinstance(self.node, ast.ClassDef)
+
+    def index(self) -> Scope:
+        """Looks at the statements, once."""
+        if not self._indexed:
+            self._indexed = True
+            if isinstance(self.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                arguments = self.node.args
+                everything = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                everything += [it for it in (arguments.vararg, arguments.kwarg) if it]
+                self.parameters = {it.arg for it in everything}
+            self._body(self.node.body, ())
+        return self
+
+    def function(self, name: str) -> Scope | None:
+        """A function that is defined here, by its name."""
+        return next((it for it in self.index().functions if it.name == name), None)
+
+    def _define(self, name: str, guards: Guards, kind: str, node: Any, index: int | None = None) -> None:
+        self.names.setdefault(name, []).append(Definition(self._order, guards, kind, node, index))
+
+    def _body(self, body: Sequence[ast.stmt], guards: Guards) -> None:
+        for statement in body:
+            self._order += 1
+            handle = _HANDLERS.get(type(statement))
+            if handle is not None:
+                after = handle(self, statement, guards)
+                if after is not None:
+                    guards = after
+            elif isinstance(statement, (ast.With, ast.AsyncWith)):
+                self._note(guards, *(item.context_expr for item in statement.items))
+                for item in statement.items:
+                    if item.optional_vars is not None:
+                        self._target(item.optional_vars, item.context_expr, guards)
+                self._body(statement.body, guards)
+            elif isinstance(statement, (ast.For, ast.AsyncFor)):
+                self._note(guards, statement.iter)
+                self._unknown(statement.target, guards)
+                self._body(statement.body, guards)
+                self._body(statement.orelse, guards)
+            elif hasattr(statement, "cases"):  # match, from Python 3.10 on
+                for case in statement.cases:
+                    self._body(
+                        case.body, (*guards, Guard(ast.Name(f"case {case.pattern.lineno}", ast.Load()), True))
+                    )
+
+    def _note(self, guards: Guards, *expressions: ast.expr | None) -> None:
+        """Keeps a statement that a line of interest is in."""
+        present = tuple(it for it in expressions if it is not None)
+        if present and self.source.interesting(
+            present[0].lineno, present[-1].end_lineno or present[-1].lineno
+        ):
+            self.statements.append(Statement(self._order, guards, present))
+
+    def _target(self, target: ast.expr, value: ast.expr, guards: Guards) -> None:
+        if isinstance(target, ast.Name):
+            self._define(target.id, guards, "value", value)
+            self.targets[id(value)] = target.id
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            same = isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(target.elts)
+            for number, part in enumerate(target.elts):
+                if isinstance(part, ast.Starred):
+                    self._unknown(part.value, guards)
+                elif same:
+                    self._target(part, value.elts[number], guards)  # type: ignore[attr-defined]
+                else:
+                    name = dotted(part)
+                    if name:
+                        self._define(name, guards, "item", value, number)
+        elif isinstance(target, ast.Attribute):
+            name = dotted(target)
+            if name:
+                self._define(name, guards, "value", value)
+                self.targets[id(value)] = name
+        elif isinstance(target, ast.Subscript):
+            name = dotted(target.value) or ""
+            change = Definition(self._order, guards, "setitem", (target, value))
+            self.changes.setdefault(name.partition("[")[0], []).append(change)
+
+    def _unknown(self, target: ast.expr, guards: Guards) -> None:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name):
+                self._define(node.id, guards, "unknown", node)
+
+    # --- One method a kind of statement; what it returns are the guards of the statements after it --------
+
+    def _assign(self, statement: ast.Assign, guards: Guards) -> None:
+        for target in statement.targets:
+            self._target(target, statement.value, guards)
+        self._note(guards, statement.value)
+
+    def _annotated(self, statement: ast.AnnAssign, guards: Guards) -> None:
+        if statement.value is not None:
+            self._target(statement.target, statement.value, guards)
+            self._note(guards, statement.value)
+
+    def _augmented(self, statement: ast.AugAssign, guards: Guards) -> None:
+        name = dotted(statement.target)
+        if name:
+            self._define(name, guards, "augmented", statement)
+
+    def _expression(self, statement: ast.Expr, guards: Guards) -> None:
+        value = statement.value
+        if isinstance(value, ast.Call):
+            function = value.func
+            if isinstance(function, ast.Attribute):
+                if function.attr in ("update", "setdefault", "pop"):
+                    name = dotted(function.value)
+                    if name:
+                        change = Definition(self._order, guards, function.attr, value)
+                        self.changes.setdefault(name, []).append(change)
+                elif function.attr == "add_argument":
+                    self.source.options[destination(value)] = (self, self._order, value)
+        self._note(guards, value)
+
+    def _if(self, statement: ast.If, guards: Guards) -> Guards:
+        self._note(guards, statement.test)
+        inside, otherwise = Guard(statement.test, True), Guard(statement.test, False)
+        self._body(statement.body, (*guards, inside))
+        if statement.orelse:
+            self._body(statement.orelse, (*guards, otherwise))
+            if ends(statement.orelse):
+                return (*guards, inside)
+        if ends(statement.body):
+            return (*guards, otherwise)
+        return guards
+
+    def _while(self, statement: ast.While, guards: Guards) -> None:
+        self._note(guards, statement.test)
+        self._body(statement.body, guards)
+        self._body(statement.orelse, guards)
+
+    def _try(self, statement: ast.Try, guards: Guards) -> None:
+        self._body(statement.body, guards)
+        for handler in statement.handlers:
+            self._body(handler.body, (*guards, Guard(None, False)))
+        self._body(statement.orelse, guards)
+        self._body(statement.finalbody, guards)
+
+    def _function(self, statement: Function, guards: Guards) -> None:
+        scope = Scope(self.source, statement, self, statement.name)
+        self.functions.append(scope)
+        self._define(statement.name, guards, "function", scope)
+        for decorator in statement.decorator_list:
+            self._note(guards, decorator)
+
+    def _class(self, statement: ast.ClassDef, guards: Guards) -> None:
+        scope = Scope(self.source, statement, self, statement.name)
+        self.classes[statement.name] = scope
+        self._define(statement.name, guards, "class", scope)
+
+    def _import(self, statement: ast.Import, guards: Guards) -> None:
+        for alias in statement.names:
+            bound = alias.asname or alias.name.partition(".")[0]
+            self._define(bound, guards, "import", alias.name if alias.asname else bound)
+
+    def _import_from(self, statement: ast.ImportFrom, guards: Guards) -> None:
+        module = "." * statement.level + (statement.module or "")
+        for alias in statement.names:
+            joined = f"{module}{alias.name}" if module.endswith(".") else f"{module}.{alias.name}"
+            self._define(alias.asname or alias.name, guards, "import", joined)
+
+    def _return(self, statement: ast.Return, guards: Guards) -> None:
+        if statement.value is not None:
+            self.returns.append(Definition(self._order, guards, "value", statement.value))
+            self._note(guards, statement.value)
+
+    def _other(self, statement: Any, guards: Guards) -> None:
+        self._note(guards, getattr(statement, "test", None))
+
+
+_HANDLERS: Dict[type, Any] = {
+    ast.Assign: Scope._assign,
+    ast.AnnAssign: Scope._annotated,
+    ast.AugAssign: Scope._augmented,
+    ast.Expr: Scope._expression,
+    ast.If: Scope._if,
+    ast.While: Scope._while,
+    ast.Try: Scope._try,
+    ast.FunctionDef: Scope._function,
+    ast.AsyncFunctionDef: Scope._function,
+    ast.ClassDef: Scope._class,
+    ast.Import: Scope._import,
+    ast.ImportFrom: Scope._import_from,
+    ast.Return: Scope._return,
+    ast.Assert: Scope._other,
+}
+if hasattr(ast, "TryStar"):
+    _HANDLERS[ast.TryStar] = Scope._try
+
+
+class Source:
+    """One parsed file. Raises what ast.parse does."""
+
+    def __init__(self, path: str, text: str, tree: ast.Module, lines: Lines) -> None:
+        self.path, self.text, self.tree, self.lines = path, text, tree, lines
+        self.options: Dict[str, Tuple[Scope, int, ast.Call]] = {}
+        """Every add_argument that was come by, by the name of the attribute that it makes."""
+        self.imports = tuple(_imports(tree, self))
+        self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)}
+        self._hits = self._interesting_lines()
+        self.module = Scope(self, tree, None, "")
+
+    def interesting(self, first: int, last: int) -> bool:
+        """Whether something of interest is written on one of these lines."""
+        at = bisect.bisect_left(self._hits, first)
+        return at < len(self._hits) and self._hits[at] <= last
+
+    def place(self, node: Any) -> Place:
+        """Where a node stands, in characters."""
+        return self.lines.place(self.path, node)
+
+    def place_of_call(self, node: ast.Call) -> Place:
+        """Where a call stands; of one in a chain of calls, where its own name stands."""
+        place = self.place(node)
+        function = node.func
+        if not isinstance(function, ast.Attribute) or not isinstance(function.value, ast.Call):
+            return place
+        name = self.place(function)
+        return place._replace(line=name.end_line, column=max(1, name.end_column - len(function.attr)))
+
+    def _interesting_lines(self) -> List[int]:
+        words = set(METHODS)
+        for name in self.tracked:
+            words.add(name.rpartition(".")[2])
+        words.update(_local_subclasses(self.tree, words))
+        found: Set[int] = set()
+        text, starts = self.text, self.lines.starts
+        for word in words:
+            at = text.find(word)
+            while at >= 0:
+                found.add(bisect.bisect_right(starts, at))
+                at = text.find(word, at + len(word))
+        for word in ("bfloat16", "float16", "torch.half", "float32", ".float()", ".Fire(", "typer.run("):
+            at = text.find(word)
+            while at >= 0:
+                found.add(bisect.bisect_right(starts, at))
+                at = text.find(word, at + len(word))
+        return self._with_callers(found)
+
+    def _with_callers(self, found: Set[int]) -> List[int]:
+        """The lines, and those that call a function of this file in which one of them is; and so on."""
+        functions = list(_functions(self.tree)) if found else []
+        hits = sorted(found)
+        while functions:
+            left = []
+            for function in functions:
+                at = bisect.bisect_left(hits, function.lineno)
+                if at >= len(hits) or hits[at] > (function.end_lineno or 0):
+                    left.append(function)
+                    continue
+                word = f"{function.name}("
+                position = self.text.find(word)
+                while position >= 0:
+                    found.add(bisect.bisect_right(self.lines.starts, position))
+                    position = self.text.find(word, position + len(word))
+            if len(left) == len(functions):
+                break
+            functions, hits = left, sorted(found)
+        return hits
+
+
+class Lines:
+    """The lines of a text, to turn the parser's columns of bytes into columns of characters."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.starts = [0, *(match.end() for match in re.finditer("\r\n|\r|\n", text))]
+        self._ascii = text.isascii()
+        self.lines_in_file: List[int] = []
+        """Of a notebook: the line of the .ipynb file for each line of Python."""
+
+    def column(self, line: int, offset: int) -> int:
+        """The column, from 1, of an offset in bytes."""
+        if self._ascii or line > len(self.starts):
+            return offset + 1
+        start = self.starts[line - 1]
+        end = self.starts[line] if line < len(self.starts) else len(self.text)
+        return len(self.text[start:end].encode("utf-8", "replace")[:offset].decode("utf-8", "ignore")) + 1
+
+    def place(self, path: str, node: Any) -> Place:
+        """The place of a node with a position."""
+        line, end = node.lineno, node.end_lineno or node.lineno
+        if self._ascii and not self.lines_in_file:
+            return Place(path, line, node.col_offset + 1, end, node.end_col_offset + 1)
+        if self.lines_in_file:
+            cell = self.lines_in_file
+            return Place(path, cell[min(line, len(cell)) - 1], 1, cell[min(end, len(cell)) - 1], 1)
+        return Place(
+            path,
+            line,
+            self.column(line, node.col_offset),
+            end,
+            self.column(end, node.end_col_offset or node.col_offset),
+        )
+
+
+def tracked(module: str) -> bool:
+    """Whether a module belongs to a package of interest."""
+    return module.partition(".")[0] in PACKAGES
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` of a chain of names; empty for anything else."""
+    parts: List[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    parts.append(node.id)
+    return ".".join(reversed(parts))
+
+
+def destination(call: ast.Call) -> str:
+    """The attribute that an add_argument makes."""
+    for keyword in call.keywords:
+        if keyword.arg == "dest" and isinstance(keyword.value, ast.Constant):
+            return str(keyword.value.value)
+    texts = [it.value for it in call.args if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+    chosen = next((it for it in texts if it.startswith("--")), texts[0] if texts else "")
+    return chosen.lstrip("-").replace("-", "_")
+
+
+def ends(body: Sequence[ast.stmt]) -> bool:
+    """Whether nothing that comes after this body runs."""
+    last = body[-1]
+    if isinstance(last, _TERMINATORS):
+        return True
+    if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call):
+        return dotted(last.value.func).rpartition(".")[2] in _EXITS
+    return False
+
+
+def calls(expression: ast.expr) -> Iterator[ast.Call]:
+    """The calls in an expression, inner ones first, as they run; those in lambdas as well."""
+    stack: List[Tuple[ast.AST, bool]] = [(expression, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node  # type: ignore[misc]
+            continue
+        if isinstance(node, ast.Call):
+            stack.append((node, True))
+        if not isinstance(node, (ast.Name, ast.Constant)):
+            stack.extend((child, False) for child in reversed(list(ast.iter_child_nodes(node))))
+
+
+def _imports(tree: ast.Module, source: Source) -> Iterator[Import]:
+    """Every import of the file, functions and branches included."""
+    stack: List[Tuple[ast.stmt, bool]] = [(statement, False) for statement in reversed(tree.body)]
+    if "import" not in source.text:
+        return
+    while stack:
+        node, guarded = stack.pop()
+        kind = type(node)
+        if kind is ast.Import:
+            for alias in node.names:  # type: ignore[attr-defined]
+                yield Import(alias.name, "", _alias_place(source, node, alias), guarded)
+        elif kind is ast.ImportFrom:
+            module = "." * node.level + (node.module or "")  # type: ignore[attr-defined]
+            for alias in node.names:  # type: ignore[attr-defined]
+                yield Import(module, alias.name, _alias_place(source, node, alias), guarded)
+        elif kind in _WITH_BODY:
+            inside = guarded or kind in (ast.If, ast.Try)
+            for field in ("finalbody", "orelse", "body"):
+                stack.extend((it, inside) for it in reversed(getattr(node, field, ())))
+            for handler in getattr(node, "handlers", ()):
+                stack.extend((it, True) for it in reversed(handler.body))
+
+
+_WITH_BODY = (
+    ast.If,
+    ast.Try,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.With,
+    ast.For,
+    ast.While,
+)
+
+
+def _alias_place(source: Source, statement: Any, alias: Any) -> Place:
+    # Names of an import have a position of their own from Python 3.10 on only.
+    if hasattr(alias, "lineno"):
+        return source.place(alias)
+    place = source.place(statement)
+    word = re.compile(rf"\b{re.escape(alias.name)}\b")
+    starts = source.lines.starts
+    begin = starts[place.line - 1] + place.column - 1
+    end = starts[place.end_line] if place.end_line < len(starts) else len(source.text)
+    found = word.search(source.text, begin, end)
+    if found is None:
+        return place
+    line = bisect.bisect_right(starts, found.start())
+    column = found.start() - starts[line - 1] + 1
+    return Place(place.path, line, column, line, column + len(alias.name))
+
+
+def _functions(tree: ast.Module) -> Iterator[Function]:
+    """The functions of a module and the methods of its classes."""
+    for statement in tree.body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield statement
+        elif isinstance(statement, ast.ClassDef):
+            yield from (
+                it for it in statement.body if isinstance(it, (ast.FunctionDef, ast.AsyncFunctionDef))
+            )
+
+
+def _local_subclasses(tree: ast.Module, words: Set[str]) -> Iterator[str]:
+    """Classes of the file that are made from something of interest."""
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef):
+            bases = {dotted(base).rpartition(".")[2] for base in statement.bases}
+            if bases & words or any(base.endswith(("Trainer", "TrainingArguments")) for base in bases):
+                words.add(statement.name)
+                yield statement.name

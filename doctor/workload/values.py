@@ -1,0 +1,1280 @@
+"""What the expressions of a script are worth, in one consistent world.
+
+A world decides each condition that cannot be worked out one way, and keeps to it: two branches on the same
+test go together. `worlds` tries every way that was come by.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple, TypeVar
+
+from llm_doctor.workload.data import UNKNOWN, Call, Launch, Place, Symbol, Value
+from llm_doctor.workload.source import Definition, Guard, Guards, Scope, Source, dotted, tracked
+
+WORLD_LIMIT = 32
+"""Ways through a script that are looked at for one story."""
+DEPTH_LIMIT = 60
+"""Expressions within expressions, names behind names: what is deeper is unknown."""
+STEP_LIMIT = 60_000
+"""Expressions that are worked out in one script. No training script comes near it; generated ones do."""
+END = 1 << 30
+"""After every statement of a scope."""
+
+T = TypeVar("T")
+
+
+class OpenDict(Dict[Any, Any]):
+    """A dict of Values that may hold more than is known."""
+
+
+class _Open(Exception):
+    """A question that a cautious reader leaves open."""
+
+
+class Frame:
+    """A scope that runs: how it was called, and from where. There is one for each way of being called."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        caller: Frame | None = None,
+        call: ast.Call | None = None,
+        order: int = 0,
+        guards: Guards = (),
+        launched: bool = False,
+    ) -> None:
+        self.scope = scope.index()
+        self.caller, self.call, self.order, self.guards = caller, call, order, guards
+        self.launched = launched
+        """Whether the command line calls it (fire, typer): options are its parameters."""
+        self.depth: int = caller.depth + 1 if caller else 0
+        self.position: Tuple[int, ...] = (*caller.position, order) if caller else ()
+        self.outermost: Frame = caller.outermost if caller else self
+
+    @property
+    def source(self) -> Source:
+        """The file that it is in."""
+        return self.scope.source
+
+
+class Script:
+    """What is known besides the file: its launch, and the files of its project."""
+
+    def __init__(
+        self, source: Source, launch: Launch | None, neighbour: Callable[[Source, str], Source | None]
+    ) -> None:
+        self.source, self.launch, self._neighbour = source, launch, neighbour
+        self.flags = launch.flags if launch else {}
+        self.steps_left = STEP_LIMIT
+        self.nothing = Value(UNKNOWN, Place(source.path, 1))
+        self._modules: Dict[str, Source | None] = {}
+        self._frames: Dict[Tuple[int, ...], Frame] = {}
+        self.cautious = Cautious(self)
+
+    def frame(self, scope: Scope) -> Frame:
+        """The frame of a scope that nothing here calls."""
+        key = (id(scope),)
+        if key not in self._frames:
+            self._frames[key] = Frame(scope)
+        return self._frames[key]
+
+    def called(self, scope: Scope, frame: Frame, call: ast.Call, order: int, guards: Guards) -> Frame:
+        """The frame of a local function that is called here."""
+        key = (id(scope), id(call), id(frame))
+        if key not in self._frames:
+            self._frames[key] = Frame(scope, frame, call, order, guards)
+        return self._frames[key]
+
+    def module(self, source: Source, name: str) -> Source | None:
+        """A file of the same project by its module's name, one import deep."""
+        if source is not self.source or tracked(name):
+            return None
+        if name not in self._modules:
+            self._modules[name] = self._neighbour(source, name)
+        return self._modules[name]
+
+
+class World:
+    """One way through a script. `taken` are the decisions in the order in which they came up."""
+
+    def __init__(
+        self, script: Script, prefix: Sequence[bool] = (), given: Mapping[str, bool] | None = None
+    ) -> None:
+        self.script = script
+        self._given: Dict[str, bool] = dict(given or {})
+        """Questions that come out like this whatever the options' defaults say."""
+        self._prefix = list(prefix)
+        self._decided: Dict[str, bool] = {}
+        self.taken: List[bool] = []
+        self._depth = 0
+        self._memory: Dict[Tuple[int, int, int], Value] = {}
+        self._truths: Dict[Tuple[int, int, int], bool | None] = {}
+        self._found: Dict[Tuple[str, int, int], Tuple[Frame, Definition] | None] = {}
+
+    # --- Conditions -----------------------------------------------------------------------------------
+
+    def decide(self, key: str) -> bool:
+        """How this world answers a question that nothing answers: yes at first."""
+        if key not in self._decided:
+            outcome = self._prefix[len(self.taken)] if len(self.taken) < len(self._prefix) else True
+            self.taken.append(outcome)
+            self._decided[key] = outcome
+        return self._decided[key]
+
+    def holds(self, guards: Guards, frame: Frame, order: int = END) -> bool:
+        """Whether everything around something comes out so that it runs."""
+        for test, outcome in guards:
+            if test is None:
+                return False
+            if self.truth(test, frame, order) != outcome:
+                return False
+        return True
+
+    def runs(self, frame: Frame, guards: Guards) -> bool:
+        """The same, with how its function came to be called."""
+        at: Frame | None = frame
+        while at is not None and at.caller is not None:
+            if not self.holds(at.guards, at.caller):
+                return False
+            at = at.caller
+        return self.holds(guards, frame)
+
+    def truth(self, test: ast.expr, frame: Frame, order: int = END) -> bool:
+        """How a test comes out: by its value, else by decision."""
+        # A test is asked where it stands; for its names that is before what comes after its line.
+        order = min(order, _order_of(test, frame, order))
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return not self.truth(test.operand, frame, order)
+        if isinstance(test, ast.BoolOp):
+            wanted = isinstance(test.op, ast.Or)
+            known = [self._known_truth(it, frame, order) for it in test.values]
+            if wanted in known:
+                return wanted
+            for it, outcome in zip(test.values, known):
+                if outcome is None and self.truth(it, frame, order) is wanted:
+                    return wanted
+            return not wanted
+        outcome = self._known_truth(test, frame, order)
+        if outcome is not None:
+            return outcome
+        flipped, key = self._question(test, frame, order)
+        return self.decide(key) != flipped
+
+    def _known_truth(self, test: ast.expr, frame: Frame, order: int) -> bool | None:
+        if self._given and not isinstance(test, (ast.BoolOp, ast.Constant)):
+            flipped, question = self._question(test, frame, order)
+            if question in self._given:
+                return self._given[question] != flipped
+        key = (id(test), id(frame), order)
+        if key not in self._truths:
+            self._truths[key] = self._work_out(test, frame, order)
+        return self._truths[key]
+
+    def _work_out(self, test: ast.expr, frame: Frame, order: int) -> bool | None:
+        if isinstance(test, ast.BoolOp):
+            known = [self._known_truth(it, frame, order) for it in test.values]
+            wanted = isinstance(test.op, ast.Or)
+            return wanted if wanted in known else None if None in known else not wanted
+        constant = self.value(test, frame, order).constant
+        if constant is UNKNOWN:
+            return None
+        if isinstance(constant, OpenDict):
+            return True if constant else None
+        if isinstance(constant, (Symbol, Call, _Local)):
+            return True
+        return bool(constant)
+
+    def _question(self, test: ast.expr, frame: Frame, order: int) -> Tuple[bool, str]:
+        """A test as a question that two branches share, and whether it is asked the other way round."""
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            left, op, right = test.left, test.ops[0], test.comparators[0]
+            if (
+                isinstance(right, ast.Constant)
+                and right.value is None
+                and isinstance(op, (ast.Is, ast.IsNot))
+            ):
+                return isinstance(op, ast.Is), self._spelled(left, frame, order)
+            spelled = f"{self._spelled(left, frame, order)} == {self._spelled(right, frame, order)}"
+            if isinstance(op, (ast.Eq, ast.NotEq)):
+                return isinstance(op, ast.NotEq), spelled
+        return False, self._spelled(test, frame, order)
+
+    def _spelled(self, node: ast.AST, frame: Frame, order: int) -> str:
+        """An expression as text in which every name says what it is bound to."""
+        if isinstance(node, ast.Name):
+            found = self._find(node.id, frame, order)
+            if found is None:
+                return node.id
+            where, definition = found
+            alias = definition.kind == "value" and isinstance(definition.node, (ast.Name, ast.Attribute))
+            if alias and self._depth < DEPTH_LIMIT:
+                self._depth += 1
+                try:
+                    return self._spelled(definition.node, where, definition.order)
+                finally:
+                    self._depth -= 1
+            return f"{node.id}@{id(definition.node)}"
+        if isinstance(node, ast.Attribute):
+            return f"{self._spelled(node.value, frame, order)}.{node.attr}"
+        if isinstance(node, ast.Constant):
+            return repr(node.value)
+        if isinstance(node, ast.Call):
+            parts = [self._spelled(it, frame, order) for it in (node.func, *node.args)]
+            return f"{parts[0]}({', '.join(parts[1:])})"
+        names = sorted({it.id for it in ast.walk(node) if isinstance(it, ast.Name)})
+        bound = ",".join(self._spelled(ast.Name(name, ast.Load()), frame, order) for name in names)
+        return f"{ast.dump(node)}|{bound}"
+
+    # --- Names ----------------------------------------------------------------------------------------
+
+    def _find(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
+        """The binding of a name that is seen before this statement, in this scope or around it."""
+        key = (name, id(frame), order)
+        if key not in self._found:
+            self._found[key] = self._look_for(name, frame, order)
+        return self._found[key]
+
+    def _look_for(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
+        at: Frame | None = frame
+        here = order
+        while at is not None:
+            if not at.scope.is_class or at is frame:
+                for definition in reversed(at.scope.names.get(name, ())):
+                    if definition.order < here and self.holds(definition.guards, at, definition.order):
+                        return at, definition
+                if name in at.scope.parameters:
+                    return None
+            at, here = self._around(at), END
+        return None
+
+    def _around(self, frame: Frame) -> Frame | None:
+        """The frame of the scope in which a frame's function is written."""
+        parent = frame.scope.parent
+        if parent is None:
+            return None
+        caller = frame.caller
+        while caller is not None:
+            if caller.scope is parent:
+                return caller
+            caller = caller.caller
+        return self._frame(parent)
+
+    def _frame(self, scope: Scope) -> Frame:
+        return self.script.frame(scope)
+
+    def _name(self, name: str, node: ast.expr, frame: Frame, order: int) -> Value:
+        found = self._find(name, frame, order)
+        if found is not None:
+            where, definition = found
+            value = self._definition(definition, where)
+            return self._changed(value, name, where, definition.order, order if where is frame else END)
+        at: Frame | None = frame
+        while at is not None:
+            if name in at.scope.parameters:
+                value = self._parameter(name, at)
+                return self._changed(value, name, at, -1, order if at is frame else END)
+            at = self._around(at)
+        return self.unknown(node, frame)
+
+    def _definition(self, definition: Definition, frame: Frame) -> Value:
+        kind, node = definition.kind, definition.node
+        if kind == "value":
+            return self.value(node, frame, definition.order)
+        if kind == "item":
+            whole = self.value(node, frame, definition.order).constant
+            if isinstance(whole, list) and definition.number is not None and definition.number < len(whole):
+                item = whole[definition.number]
+                if isinstance(item, Value):
+                    return item
+            return self.unknown(node, frame)
+        if kind == "import":
+            return self._imported(node, frame)
+        if kind in ("function", "class"):
+            return Value(_Local(node), frame.source.place(node.node))
+        if kind == "augmented" and isinstance(node.op, (ast.Add, ast.BitOr)):
+            return self.value(
+                ast.copy_location(ast.BinOp(node.target, node.op, node.value), node), frame, definition.order
+            )
+        return self.unknown(node, frame)
+
+    def _imported(self, qualified: str, frame: Frame) -> Value:
+        place = Place(frame.source.path, 1)
+        module, _, name = qualified.rpartition(".")
+        if module and not tracked(qualified):
+            other = self.script.module(frame.source, module)
+            if other is not None:
+                scope = other.module.index()
+                bound = scope.names.get(name)
+                if bound:
+                    return self._definition(bound[-1], self._frame(scope))
+        elif not module:
+            other = self.script.module(frame.source, qualified)
+            if other is not None:
+                return Value(_Local(other.module), place)
+        return Value(Symbol(qualified.lstrip(".")), place)
+
+    def _changed(self, value: Value, name: str, frame: Frame, after: int, before: int) -> Value:
+        """A dict with what was put into it between its binding and here."""
+        changes = frame.scope.changes.get(name)
+        if not changes or not isinstance(value.constant, dict):
+            return value
+        entries = type(value.constant)(value.constant)
+        for change in changes:
+            if not after < change.order < before or not self.holds(change.guards, frame, change.order):
+                continue
+            if change.kind == "setitem":
+                target, assigned = change.node
+                entries = self._set_item(entries, target, assigned, frame, change.order)
+            elif change.kind == "pop":
+                key = (
+                    self.value(change.node.args[0], frame, change.order).constant
+                    if change.node.args
+                    else None
+                )
+                if key in entries:
+                    del entries[key]
+            else:
+                entries = self._updated(entries, change.node, frame, change.order)
+        return value._replace(constant=entries)
+
+    def _set_item(
+        self, entries: Dict[Any, Value], target: ast.Subscript, assigned: ast.expr, frame: Frame, order: int
+    ) -> Dict[Any, Value]:
+        keys: List[Any] = []
+        node: ast.expr = target
+        while isinstance(node, ast.Subscript):
+            index = node.slice
+            keys.append(
+                self.value(
+                    getattr(index, "value", index) if _is_index(index) else index, frame, order
+                ).constant
+            )
+            node = node.value
+        keys.reverse()
+        if any(not isinstance(key, (str, int)) for key in keys) or not keys:
+            return OpenDict(entries)
+        inner = entries
+        for key in keys[:-1]:
+            below = inner.get(key)
+            if below is None or not isinstance(below.constant, dict):
+                return entries
+            copied = type(below.constant)(below.constant)
+            inner[key] = below._replace(constant=copied)
+            inner = copied
+        value = self.value(assigned, frame, order)
+        inner[keys[-1]] = value._replace(key=frame.source.place(target))
+        return entries
+
+    def _updated(
+        self, entries: Dict[Any, Value], call: ast.Call, frame: Frame, order: int
+    ) -> Dict[Any, Value]:
+        new = self._dict_call(call, frame, order)
+        both = {**entries, **new}
+        return OpenDict(both) if isinstance(new, OpenDict) or isinstance(entries, OpenDict) else both
+
+    def _parameter(self, name: str, frame: Frame) -> Value:
+        node, call = frame.scope.node, frame.call
+        arguments = node.args
+        names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
+        everything = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        parameter = next((it for it in everything if it.arg == name), None)
+        if frame.launched and parameter is not None and name in self.script.flags:
+            return typed(self.script.flags[name], _annotation(parameter))
+        if call is not None and frame.caller is not None:
+            for keyword in call.keywords:
+                if keyword.arg == name:
+                    return self.value(keyword.value, frame.caller, frame.order)
+            positional = names[1:] if names[:1] in (["self"], ["cls"]) else names
+            if name in positional and positional.index(name) < len(call.args):
+                given = call.args[positional.index(name)]
+                if not any(isinstance(it, ast.Starred) for it in call.args):
+                    return self.value(given, frame.caller, frame.order)
+            if any(keyword.arg is None for keyword in call.keywords):
+                return self.unknown(node, frame)
+        default = default_of(arguments, name)
+        if default is None:
+            return self.unknown(parameter or node, frame)
+        value = self.value(default, self._around(frame) or frame, END)
+        value = typer_default(value)
+        if value.origin:
+            return value
+        return value._replace(
+            key=frame.source.place(parameter) if parameter is not None else None,
+            origin=f"the default of {name} on line {value.place.line}",
+        )
+
+    # --- Expressions ----------------------------------------------------------------------------------
+
+    def unknown(self, node: Any, frame: Frame) -> Value:
+        """A value that nothing is known of, but where it is written."""
+        node = getattr(node, "node", node)
+        place = frame.source.place(node) if hasattr(node, "lineno") else Place(frame.source.path, 1)
+        return Value(UNKNOWN, place)
+
+    def value(self, node: ast.expr, frame: Frame, order: int) -> Value:
+        """What an expression is worth where it stands."""
+        kind = type(node)
+        if kind is ast.Constant:
+            return Value(node.value, frame.source.place(node))  # type: ignore[attr-defined]
+        key = (id(node), id(frame), order)
+        if key in self._memory:
+            return self._memory[key]
+        self.script.steps_left -= 1
+        if self._depth >= DEPTH_LIMIT or self.script.steps_left < 0:
+            return self.unknown(node, frame)
+        handle = _EXPRESSIONS.get(kind)
+        if handle is None:
+            return self.unknown(node, frame)
+        self._depth += 1
+        self._memory[key] = self.script.nothing  # for a name that is defined by itself
+        try:
+            value: Value = handle(self, node, frame, order)
+        except (ArithmeticError, TypeError, ValueError, KeyError, IndexError, MemoryError):
+            value = self.unknown(node, frame)
+        finally:
+            self._depth -= 1
+        self._memory[key] = value
+        return value
+
+    def _of_name(self, node: ast.Name, frame: Frame, order: int) -> Value:
+        return self._name(node.id, node, frame, order)
+
+    def _of_attribute(self, node: ast.Attribute, frame: Frame, order: int) -> Value:
+        name = dotted(node)
+        if name:
+            found = self._find(name, frame, order)
+            if found is not None:
+                return self._definition(found[1], found[0])
+            if name.startswith("self."):
+                return self._of_self(name, node, frame)
+        base = self.value(node.value, frame, order)
+        constant = base.constant
+        if self._given and isinstance(constant, (_Options, _Instance)):
+            question = self._spelled(node, frame, order)
+            if question in self._given:
+                return Value(self._given[question], frame.source.place(node))
+        if isinstance(constant, Symbol):
+            return Value(Symbol(f"{constant}.{node.attr}"), frame.source.place(node))
+        if isinstance(constant, _Options):
+            return self._option(constant, node.attr, node, frame)
+        if isinstance(constant, _Instance):
+            return self._field(constant, node.attr, node, frame)
+        if isinstance(constant, Call):
+            return constant.arguments.get(node.attr) or self.unknown(node, frame)
+        if isinstance(constant, _Local) and constant.scope.parent is None:  # a module of the project
+            bound = constant.scope.index().names.get(node.attr)
+            if bound:
+                return self._definition(bound[-1], self._frame(constant.scope))
+        if isinstance(constant, dict) and node.attr in constant:
+            entry = constant[node.attr]
+            return entry if isinstance(entry, Value) else self.unknown(node, frame)
+        return self.unknown(node, frame)
+
+    def _of_self(self, name: str, node: ast.expr, frame: Frame) -> Value:
+        scope: Scope | None = frame.scope
+        while scope is not None and not scope.is_class:
+            scope = scope.parent
+        if scope is None:
+            return self.unknown(node, frame)
+        bound = [
+            (function, definition)
+            for function in scope.index().functions
+            for definition in function.index().names.get(name, ())
+        ]
+        if len(bound) == 1:
+            function, definition = bound[0]
+            at = self._frame(function)
+            return self._definition(definition, at)
+        attribute = scope.names.get(name.partition(".")[2])
+        if not bound and attribute:
+            return self._definition(attribute[-1], self._frame(scope))
+        return self.unknown(node, frame)
+
+    def _of_subscript(self, node: ast.Subscript, frame: Frame, order: int) -> Value:
+        index = getattr(node.slice, "value", node.slice) if _is_index(node.slice) else node.slice
+        base = self.value(node.value, frame, order).constant
+        key = self.value(index, frame, order).constant
+        if base == "os.environ" and isinstance(key, str):
+            return self._environment(key, None, node, frame)
+        if isinstance(base, dict) and not isinstance(key, (Call, dict, list)) and key in base:
+            return base[key]  # type: ignore[no-any-return]
+        if isinstance(base, list) and isinstance(key, int) and -len(base) <= key < len(base):
+            return base[key]  # type: ignore[no-any-return]
+        return self.unknown(node, frame)
+
+    def _of_dict(self, node: ast.Dict, frame: Frame, order: int) -> Value:
+        entries: Dict[Any, Value] = {}
+        for key, item in zip(node.keys, node.values):
+            if key is None:
+                spread = self.value(item, frame, order).constant
+                if isinstance(spread, dict):
+                    entries = (
+                        OpenDict({**entries, **spread})
+                        if isinstance(spread, OpenDict)
+                        else _with(entries, spread)
+                    )
+                else:
+                    entries = OpenDict(entries)
+                continue
+            name = self.value(key, frame, order).constant
+            if isinstance(name, (str, int, float, bool)) or name is None:
+                entries[name] = self.value(item, frame, order)._replace(key=frame.source.place(key))
+            else:
+                entries = OpenDict(entries)
+        return Value(entries, frame.source.place(node))
+
+    def _of_list(self, node: Any, frame: Frame, order: int) -> Value:
+        if any(isinstance(it, ast.Starred) for it in node.elts):
+            return self.unknown(node, frame)
+        return Value([self.value(it, frame, order) for it in node.elts], frame.source.place(node))
+
+    def _of_conditional(self, node: ast.IfExp, frame: Frame, order: int) -> Value:
+        if self._known_truth(node.test, frame, order) is None:
+            one, other = self.value(node.body, frame, order), self.value(node.orelse, frame, order)
+            if not one.known and not other.known:
+                return self.unknown(node, frame)  # whichever: nothing is to be decided
+        chosen = node.body if self.truth(node.test, frame, order) else node.orelse
+        return self.value(chosen, frame, order)
+
+    def _of_bool(self, node: ast.BoolOp, frame: Frame, order: int) -> Value:
+        wanted = isinstance(node.op, ast.Or)
+        value = None
+        for it in node.values:
+            value = self.value(it, frame, order)
+            outcome = self._known_truth(it, frame, order)
+            if outcome is wanted:
+                return value
+            if outcome is None:
+                if (
+                    wanted
+                    and it is not node.values[-1]
+                    and (not self.value(node.values[-1], frame, order).known or self.truth(it, frame, order))
+                ):
+                    return self.unknown(node, frame)
+                if not wanted:
+                    rest = [self._known_truth(other, frame, order) for other in node.values]
+                    if False in rest:
+                        return Value(False, frame.source.place(node))
+                    if self.truth(node, frame, order) is False:
+                        return Value(False, frame.source.place(node))
+                    return Value(True, frame.source.place(node))
+        return value or self.unknown(node, frame)
+
+    def _of_unary(self, node: ast.UnaryOp, frame: Frame, order: int) -> Value:
+        if isinstance(node.op, ast.Not):
+            outcome = self._known_truth(node.operand, frame, order)
+            if outcome is None:
+                return self.unknown(node, frame)
+            inner = self.value(node.operand, frame, order)
+            return Value(not outcome, inner.place, inner.key, inner.origin)
+        constant = self.value(node.operand, frame, order).constant
+        if isinstance(node.op, ast.USub) and isinstance(constant, (int, float)):
+            return Value(-constant, frame.source.place(node))
+        return self.unknown(node, frame)
+
+    def _of_compare(self, node: ast.Compare, frame: Frame, order: int) -> Value:
+        if len(node.ops) != 1:
+            return self.unknown(node, frame)
+        compare = _COMPARISONS.get(type(node.ops[0]))
+        left = self.value(node.left, frame, order)
+        right = self.value(node.comparators[0], frame, order)
+        if compare is None or not left.known or not right.known:
+            return self.unknown(node, frame)
+        one, other = left.plain, right.plain
+        if isinstance(node.ops[0], (ast.Is, ast.IsNot)) and not (
+            one is None or other is None or isinstance(other, bool)
+        ):
+            return self.unknown(node, frame)
+        for it in (one, other):
+            if isinstance(it, (_Local, _Options, _Instance, Call)) and one is not None and other is not None:
+                return self.unknown(node, frame)
+        if isinstance(other, (list, dict)) and UNKNOWN in (other if isinstance(other, list) else ()):
+            return self.unknown(node, frame)
+        return Value(bool(compare(one, other)), left.place, left.key, left.origin)
+
+    def _of_binary(self, node: ast.BinOp, frame: Frame, order: int) -> Value:
+        left, right = self.value(node.left, frame, order), self.value(node.right, frame, order)
+        one, other = left.constant, right.constant
+        place = frame.source.place(node)
+        if isinstance(node.op, ast.BitOr) and isinstance(one, dict) and isinstance(other, dict):
+            return Value(_with(one, other), place)
+        if isinstance(node.op, ast.Add) and isinstance(one, list) and isinstance(other, list):
+            return Value([*one, *other], place)
+        compute = _ARITHMETIC.get(type(node.op))
+        numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
+        texts = isinstance(one, str) and isinstance(other, str) and isinstance(node.op, ast.Add)
+        if compute is not None and (numbers or (texts and not isinstance(one, Symbol))):
+            return Value(compute(one, other), place)
+        return self.unknown(node, frame)
+
+    def _of_text(self, node: ast.JoinedStr, frame: Frame, order: int) -> Value:
+        parts = []
+        for it in node.values:
+            if isinstance(it, ast.FormattedValue):
+                if it.format_spec is not None:
+                    return self.unknown(node, frame)
+                it = it.value
+            constant = self.value(it, frame, order).constant
+            if not isinstance(constant, (str, int, float)) or isinstance(constant, Symbol):
+                return self.unknown(node, frame)
+            parts.append(str(constant))
+        return Value("".join(parts), frame.source.place(node))
+
+    def _of_named(self, node: ast.NamedExpr, frame: Frame, order: int) -> Value:
+        return self.value(node.value, frame, order)
+
+    # --- Calls ----------------------------------------------------------------------------------------
+
+    def callee(self, node: ast.Call, frame: Frame, order: int) -> Value:
+        """What is called: a Symbol, something of the project, or UNKNOWN for a method of an object."""
+        return self.value(node.func, frame, order)
+
+    def _of_call(self, node: ast.Call, frame: Frame, order: int) -> Value:
+        function = self.callee(node, frame, order).constant
+        if isinstance(function, _Local):
+            return self._of_local_call(node, function.scope, frame, order)
+        name = str(function) if isinstance(function, Symbol) else ""
+        if not name and isinstance(node.func, ast.Name):
+            name = node.func.id
+        if not name and isinstance(node.func, ast.Attribute):
+            return self._of_method(node, node.func, frame, order)
+        last = name.rpartition(".")[2]
+        if last == "dict" and name == "dict":
+            return Value(self._dict_call(node, frame, order), frame.source.place(node))
+        if name in _CONVERSIONS and len(node.args) == 1 and not node.keywords:
+            return self._converted(name, node, frame, order)
+        if name in ("os.environ.get", "os.getenv", "environ.get") and node.args:
+            variable = self.value(node.args[0], frame, order).constant
+            default = (
+                self.value(node.args[1], frame, order)
+                if len(node.args) > 1
+                else Value(None, frame.source.place(node))
+            )
+            if isinstance(variable, str):
+                return self._environment(variable, default, node, frame)
+        if name == "getattr" and len(node.args) >= 2:
+            base, attribute = (self.value(it, frame, order).constant for it in node.args[:2])
+            if isinstance(base, Symbol) and isinstance(attribute, str):
+                inner = self.value(node.args[1], frame, order)
+                return Value(Symbol(f"{base}.{attribute}"), inner.place, inner.key, inner.origin)
+            if isinstance(attribute, str) and isinstance(base, (_Options, _Instance)):
+                return self.value(
+                    ast.copy_location(ast.Attribute(node.args[0], attribute, ast.Load()), node), frame, order
+                )
+        if name in ("copy.copy", "copy.deepcopy", "easydict.EasyDict") and len(node.args) == 1:
+            return self.value(node.args[0], frame, order)
+        if last == "ArgumentParser" or last in ("HfArgumentParser", "TrlParser", "H4ArgumentParser"):
+            return Value(_Parser(node, frame, order, last), frame.source.place(node))
+        made = last[:1].isupper()  # an object that is told by its arguments
+        if made and isinstance(function, Symbol) and (tracked(name) or name.startswith("torch.")):
+            return Value(self.make_call(node, frame, order), frame.source.place(node))
+        return self.unknown(node, frame)
+
+    def _of_method(self, node: ast.Call, function: ast.Attribute, frame: Frame, order: int) -> Value:
+        base = self.value(function.value, frame, order).constant
+        attribute = function.attr
+        if isinstance(base, dict):
+            if attribute == "get" and node.args:
+                key = self.value(node.args[0], frame, order).constant
+                if isinstance(key, (str, int)) and key in base:
+                    return base[key]  # type: ignore[no-any-return]
+                if not isinstance(base, OpenDict):
+                    return (
+                        self.value(node.args[1], frame, order)
+                        if len(node.args) > 1
+                        else Value(None, frame.source.place(node))
+                    )
+            if attribute == "copy":
+                return Value(base, frame.source.place(node))
+        if isinstance(base, _Parser):
+            return self._parsed(base, attribute, node, frame)
+        if (
+            isinstance(base, str)
+            and not isinstance(base, Symbol)
+            and attribute in ("lower", "upper", "strip")
+            and not node.args
+        ):
+            return Value(getattr(base, attribute)(), frame.source.place(node))
+        return self.unknown(node, frame)
+
+    def _parsed(self, parser: _Parser, method: str, node: ast.Call, frame: Frame) -> Value:
+        place = frame.source.place(node)
+        if method in ("parse_args", "parse_known_args"):
+            options = Value(_Options(), place)
+            if method == "parse_known_args":
+                return Value([options, Value(UNKNOWN, place)], place)
+            return options
+        if method.startswith("parse") and parser.node.args:
+            from_flags = method in ("parse_args_into_dataclasses", "parse_args_and_config")
+            given = self.value(parser.node.args[0], parser.frame, parser.order)
+            classes = given.constant if isinstance(given.constant, list) else [given]
+            return Value([Value(_Instance(it.constant, None, from_flags), place) for it in classes], place)
+        if method == "parse" and parser.name == "H4ArgumentParser":
+            return self._parsed(parser, "parse_args_into_dataclasses", node, frame)
+        return self.unknown(node, frame)
+
+    def _of_local_call(self, node: ast.Call, scope: Scope, frame: Frame, order: int) -> Value:
+        if scope.is_class:
+            return Value(
+                _Instance(_Local(scope), self.make_call(node, frame, order), False), frame.source.place(node)
+            )
+        if frame.depth > 6 or not isinstance(scope.node, ast.FunctionDef):
+            return self.unknown(node, frame)
+        inside = self.script.called(scope, frame, node, order, ())
+        for returned in inside.scope.returns:
+            if self.holds(returned.guards, inside, returned.order):
+                return self.value(returned.node, inside, returned.order)
+        return self.unknown(node, frame)
+
+    def returned(
+        self, node: ast.Call, scope: Scope, frame: Frame, order: int
+    ) -> Tuple[ast.expr, Frame, int] | None:
+        """The expression that a local function returns here, and where it stands."""
+        if scope.is_class or frame.depth > 6:
+            return None
+        inside = self.script.called(scope, frame, node, order, ())
+        for it in inside.scope.returns:
+            if self.holds(it.guards, inside, it.order):
+                return it.node, inside, it.order
+        return None
+
+    def make_call(self, node: ast.Call, frame: Frame, order: int) -> Call:
+        """A call with its arguments, `**` laid out.
+
+        For arguments that no others depend on nothing is decided: they are known in every world or not."""
+        function = self.callee(node, frame, order).constant
+        if isinstance(function, Symbol):
+            callee = str(function)
+        elif isinstance(function, _Local):
+            callee = base_of(self, function.scope)
+        elif isinstance(node.func, ast.Attribute):
+            callee = f".{node.func.attr}"
+        else:
+            callee = dotted(node.func)
+        arguments: Dict[str, Value] = {}
+        positional: List[Value] = []
+        unseen = False
+        for it in node.args:
+            if isinstance(it, ast.Starred):
+                spread_list = self.value(it.value, frame, order).constant
+                if isinstance(spread_list, list):
+                    positional.extend(spread_list)
+                else:
+                    unseen = True
+                    break
+            else:
+                positional.append(self.script.cautious.value(it, frame, order))
+        for keyword in node.keywords:
+            in_step = keyword.arg is None or keyword.arg in IN_STEP
+            value = (self if in_step else self.script.cautious).value(keyword.value, frame, order)
+            if keyword.arg is not None:
+                arguments[keyword.arg] = value._replace(key=_keyword_place(keyword, frame.source))
+                continue
+            spread = value.constant
+            if not isinstance(spread, dict):
+                unseen = True
+                continue
+            unseen = unseen or isinstance(spread, OpenDict)
+            arguments.update({key: it for key, it in spread.items() if isinstance(key, str)})
+        return Call(
+            callee=callee,
+            place=frame.source.place_of_call(node),
+            positional=tuple(map(_told, positional)),
+            arguments={name: _told(value) for name, value in arguments.items()},
+            open=unseen,
+            derived=isinstance(function, _Local),
+            target=frame.scope.targets.get(id(node), ""),
+        )
+
+    def _dict_call(self, node: ast.Call, frame: Frame, order: int) -> Dict[Any, Value]:
+        entries: Dict[Any, Value] = {}
+        spreads = [*node.args, *(it.value for it in node.keywords if it.arg is None)]
+        for it in spreads:
+            spread = self.value(it, frame, order).constant
+            entries = _with(entries, spread) if isinstance(spread, dict) else OpenDict(entries)
+        for keyword in node.keywords:
+            if keyword.arg is not None:
+                value = self.value(keyword.value, frame, order)
+                entries[keyword.arg] = value._replace(key=_keyword_place(keyword, frame.source))
+        return entries
+
+    def _converted(self, name: str, node: ast.Call, frame: Frame, order: int) -> Value:
+        inner = self.value(node.args[0], frame, order)
+        constant = inner.constant
+        if name == "bool":
+            outcome = self._known_truth(node.args[0], frame, order)
+            return inner._replace(constant=UNKNOWN if outcome is None else outcome)
+        if name in ("list", "tuple"):
+            return inner if isinstance(constant, list) else self.unknown(node, frame)
+        if name == "len":
+            return (
+                Value(len(constant), inner.place) if isinstance(constant, list) else self.unknown(node, frame)
+            )
+        if isinstance(constant, Symbol) or not isinstance(constant, (str, int, float)):
+            return inner._replace(constant=UNKNOWN)
+        return inner._replace(constant=_CONVERSIONS[name](constant))
+
+    def _environment(self, name: str, default: Value | None, node: ast.expr, frame: Frame) -> Value:
+        launch = self.script.launch
+        place = frame.source.place(node)
+        if launch is not None:
+            if name in launch.environment:
+                return launch.environment[name]
+            size = {"WORLD_SIZE": launch.world_size, "LOCAL_WORLD_SIZE": launch.processes_per_node}.get(name)
+            if size is not None and launch.launcher != "python":
+                return Value(
+                    str(size),
+                    place,
+                    origin=f"{launch.launcher} on line {launch.place.line} of {launch.place.path}",
+                )
+            if size is not None and default is not None:
+                return default
+        return Value(UNKNOWN, place)
+
+    # --- Options of the command line ------------------------------------------------------------------
+
+    def _option(self, options: _Options, name: str, node: ast.expr, frame: Frame) -> Value:
+        specification = frame.source.options.get(name) or self.script.source.options.get(name)
+        if specification is None:
+            flag = self.script.flags.get(name)
+            return flag if flag is not None else self.unknown(node, frame)
+        scope, order, call = specification
+        return self._argparse(name, call, self._frame(scope), order)
+
+    def _argparse(self, name: str, call: ast.Call, frame: Frame, order: int) -> Value:
+        keywords = {it.arg: it.value for it in call.keywords if it.arg}
+        action = keywords.get("action")
+        kind = action.value if isinstance(action, ast.Constant) else "" if action is None else None
+        place = frame.source.place(call)
+        spelled = next((it.value for it in call.args if isinstance(it, ast.Constant)), "")
+        flag = next(
+            (
+                self.script.flags[text.lstrip("-").replace("-", "_")]
+                for text in (it.value for it in call.args if isinstance(it, ast.Constant))
+                if isinstance(text, str)
+                and text.startswith("--")
+                and text[2:].replace("-", "_") in self.script.flags
+            ),
+            None,
+        )
+        if flag is not None:
+            if kind in ("store_true", "store_false"):
+                return flag._replace(constant=kind == "store_true")
+            if kind == "store_const":
+                return flag._replace(constant=UNKNOWN)
+            return typed(
+                flag, dotted(keywords["type"]) if "type" in keywords else "str" if kind == "" else ""
+            )
+        default = keywords.get("default")
+        origin = f"the default of {spelled!s} on line {place.line}"
+        if default is not None:
+            value = self.value(default, frame, order)
+            if (
+                isinstance(value.constant, str)
+                and not isinstance(value.constant, Symbol)
+                and "type" in keywords
+            ):
+                value = typed(value, dotted(keywords["type"]))
+            return value._replace(key=place, origin=value.origin or origin)
+        if kind in ("store_true", "store_false"):
+            return Value(kind == "store_false", place, place, origin)
+        required = keywords.get("required")
+        if not str(spelled).startswith("-") or (isinstance(required, ast.Constant) and required.value):
+            return Value(UNKNOWN, place)
+        return Value(None, place, place, origin)
+
+    def _field(self, instance: _Instance, name: str, node: ast.expr, frame: Frame) -> Value:
+        settings = self.fields(instance)
+        if name in settings:
+            return settings[name]
+        call = instance.call
+        if call is not None and call.open:
+            return self.unknown(node, frame)
+        if instance.is_training_arguments(self):
+            default = _TRAINING_DEFAULTS.get(name, UNKNOWN)
+            return Value(default, frame.source.place(node), origin=f"TrainingArguments' default of {name}")
+        return self.unknown(node, frame)
+
+    def fields(self, instance: _Instance) -> Dict[str, Value]:
+        """What is known of a dataclass's fields: defaults, what it was called with, options of the launch."""
+        found: Dict[str, Value] = {}
+        if isinstance(instance.of, _Local):
+            for scope in reversed(self._with_bases(instance.of.scope)):
+                found.update(self._defaults(scope))
+        if instance.call is not None:
+            found.update(instance.call.arguments)
+        if instance.from_flags:
+            annotations = (
+                {k: v for it in self._with_bases(instance.of.scope) for k, v in _annotations(it).items()}
+                if isinstance(instance.of, _Local)
+                else {}
+            )
+            mine = instance.is_training_arguments(self)
+            for name, flag in self.script.flags.items():
+                if name in found or name in annotations or mine:
+                    found[name] = typed(flag, annotations.get(name, ""))
+        return found
+
+    def _with_bases(self, scope: Scope, depth: int = 0) -> List[Scope]:
+        scopes = [scope]
+        for base in scope.node.bases:
+            constant = self.value(base, self._frame(scope.parent), END).constant if scope.parent else None
+            if isinstance(constant, _Local) and constant.scope.is_class and depth < 5:
+                scopes += self._with_bases(constant.scope, depth + 1)
+        return scopes
+
+    def _defaults(self, scope: Scope) -> Dict[str, Value]:
+        found = {}
+        frame = self._frame(scope)
+        for statement in scope.node.body:
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+                continue
+            name, default = statement.target.id, statement.value
+            if isinstance(default, ast.Call) and dotted(default.func).endswith("field"):
+                default = next((it.value for it in default.keywords if it.arg == "default"), None)
+            if default is None:
+                found[name] = Value(UNKNOWN, frame.source.place(statement))
+                continue
+            value = self.value(default, frame, END)
+            origin = value.origin or f"the default of {name} on line {value.place.line}"
+            found[name] = value._replace(key=frame.source.place(statement.target), origin=origin)
+        return found
+
+
+_EXPRESSIONS: Dict[type, Any] = {
+    ast.Name: World._of_name,
+    ast.Attribute: World._of_attribute,
+    ast.Subscript: World._of_subscript,
+    ast.Dict: World._of_dict,
+    ast.List: World._of_list,
+    ast.Tuple: World._of_list,
+    ast.Set: World._of_list,
+    ast.IfExp: World._of_conditional,
+    ast.BoolOp: World._of_bool,
+    ast.UnaryOp: World._of_unary,
+    ast.Compare: World._of_compare,
+    ast.BinOp: World._of_binary,
+    ast.JoinedStr: World._of_text,
+    ast.NamedExpr: World._of_named,
+    ast.Call: World._of_call,
+}
+_COMPARISONS: Dict[type, Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Is: lambda one, other: one is other,
+    ast.IsNot: lambda one, other: one is not other,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda one, other: one in other,
+    ast.NotIn: lambda one, other: one not in other,
+}
+_ARITHMETIC: Dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: lambda one, other: one * other if abs(one) < 1e18 and abs(other) < 1e18 else UNKNOWN,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+_CONVERSIONS: Dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list": list,
+    "tuple": tuple,
+    "len": len,
+}
+_TRAINING_DEFAULTS: Mapping[str, Any] = {
+    "fp16": False,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "deepspeed": None,
+    "resume_from_checkpoint": None,
+    "gradient_accumulation_steps": 1,
+    "max_steps": -1,
+}
+"""transformers/training_args.py, the same in 4.29 and 5.23."""
+
+
+class _Local:
+    """A function, class or module of the project."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+
+class _Options:
+    """What parse_args returned."""
+
+
+class _Parser:
+    """A parser of the command line; its first argument are the dataclasses, of those that have such."""
+
+    def __init__(self, node: ast.Call, frame: Frame, order: int, name: str) -> None:
+        self.node, self.frame, self.order, self.name = node, frame, order, name
+
+
+class _Instance:
+    """A dataclass that was made from the command line, or called."""
+
+    def __init__(self, of: Any, call: Call | None, from_flags: bool) -> None:
+        self.of, self.call, self.from_flags = of, call, from_flags
+
+    def is_training_arguments(self, world: World) -> bool:
+        """Whether it is TrainingArguments or made from them."""
+        name = base_of(world, self.of.scope) if isinstance(self.of, _Local) else str(self.of)
+        return is_training_arguments(name)
+
+
+def _told(value: Value) -> Value:
+    """A value as the rest of the doctor may see it."""
+    if isinstance(value.constant, _Instance) and value.constant.call is not None:
+        return value._replace(constant=value.constant.call)
+    return value._replace(constant=UNKNOWN) if isinstance(value.constant, _INTERNAL) else value
+
+
+_INTERNAL = (_Local, _Options, _Parser, _Instance)
+
+
+def is_training_arguments(name: str) -> bool:
+    """Whether a qualified class name is TrainingArguments or a descendant of it in transformers or trl."""
+    last = name.rpartition(".")[2]
+    if last.endswith("TrainingArguments"):
+        return tracked(name) or "." not in name
+    return name.startswith("trl.") and last.endswith("Config") and last not in _OTHER_TRL
+
+
+_OTHER_TRL = frozenset({"ModelConfig", "PPOConfig", "ScriptConfig", "JudgeConfig"})
+
+
+def base_of(world: World, scope: Scope, depth: int = 0) -> str:
+    """The qualified name of the library class that a class of the project is made from; else its own."""
+    for base in scope.node.bases if scope.is_class else ():
+        constant = world.value(base, world._frame(scope.parent), END).constant if scope.parent else None
+        if isinstance(constant, _Local) and constant.scope.is_class and depth < 5:
+            name = base_of(world, constant.scope, depth + 1)
+            if tracked(name):
+                return name
+        if isinstance(constant, Symbol):
+            if tracked(constant):
+                return str(constant)
+            if constant.endswith(("Trainer", "TrainingArguments")):
+                return str(constant)
+    return scope.name
+
+
+class Cautious(World):
+    """Sees what holds in every world: what hangs on an open question is unknown."""
+
+    def decide(self, key: str) -> bool:
+        """Raises _Open unless it is given."""
+        if key in self._given:
+            return self._given[key]
+        raise _Open
+
+    def value(self, node: ast.expr, frame: Frame, order: int) -> Value:
+        """What an expression is worth whatever the open questions are."""
+        try:
+            return super().value(node, frame, order)
+        except _Open:
+            value = self.unknown(node, frame)
+            self._memory[(id(node), id(frame), order)] = value
+            return value
+
+    def reaches(self, frame: Frame, guards: Guards) -> bool:
+        """Takes it that something runs from here on; False where that is not what the options' defaults do.
+
+        What has to be given for it, `given` tells."""
+        self._given.clear()
+        for memory in (self._memory, self._truths, self._found):
+            memory.clear()
+        by_default = True
+        levels = [(frame, guards)]
+        at = frame
+        while at.caller is not None:
+            levels.append((at.caller, at.guards))
+            at = at.caller
+        for where, conditions in reversed(levels):
+            for test, outcome in conditions:
+                if test is None or not self._take(test, outcome, where):
+                    by_default = False
+        return by_default
+
+    @property
+    def given(self) -> Dict[str, bool]:
+        """The questions that were taken to come out like this."""
+        return dict(self._given)
+
+    def _take(self, test: ast.expr, outcome: bool, frame: Frame) -> bool:
+        """Takes a test to have come out like this; False where it cannot."""
+        order = _order_of(test, frame, END)
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return self._take(test.operand, not outcome, frame)
+        try:
+            known = self._known_truth(test, frame, order)
+        except _Open:
+            known = None
+        if known == outcome:
+            return True
+        if isinstance(test, ast.BoolOp):
+            if isinstance(test.op, ast.And) is outcome:  # then each part came out like this
+                taken = [self._take(part, outcome, frame) for part in test.values]  # each of them
+                return all(taken)
+            return known is None
+        try:
+            flipped, key = self._question(test, frame, order)
+        except _Open:
+            return True
+        self._given[key] = outcome != flipped
+        if known is not None:
+            for memory in (self._memory, self._truths, self._found):
+                memory.clear()
+        return known is None
+
+
+IN_STEP = frozenset(
+    """
+    load_in_8bit load_in_4bit quantization_config device_map torch_dtype dtype config fp16 bf16
+    gradient_checkpointing gradient_checkpointing_kwargs deepspeed fsdp args model peft_config
+    use_gradient_checkpointing modules_to_save mixed_precision half_precision_backend
+    """.split()
+)
+"""Arguments that have to fit each other: their open questions are decided together."""
+
+
+def worlds(
+    script: Script, look: Callable[[World], T], given: Mapping[str, bool] | None = None
+) -> Iterator[T]:
+    """What is seen in each world, the one where every open question is answered yes first."""
+    prefix: List[bool] = []
+    for _ in range(WORLD_LIMIT):
+        if script.steps_left < 0:
+            return
+        world = World(script, prefix, given)
+        yield look(world)
+        prefix = list(world.taken)
+        while prefix and not prefix[-1]:
+            prefix.pop()
+        if not prefix:
+            return
+        prefix[-1] = False
+
+
+def typed(value: Value, annotation: str) -> Value:
+    """A text of the command line as its type makes it."""
+    text = value.constant
+    if not isinstance(text, str) or isinstance(text, Symbol):
+        return value
+    lowered = text.lower()
+    kind = annotation.rpartition(".")[2].lower()
+    try:
+        if kind == "int":
+            return value._replace(constant=int(text))
+        if kind == "float":
+            return value._replace(constant=float(text))
+    except ValueError:
+        return value._replace(constant=UNKNOWN)
+    if kind in ("bool", "str2bool", "string_to_bool", "strtobool") or (
+        kind not in ("str", "string") and lowered in ("true", "false")
+    ):
+        if lowered in ("true", "1", "yes", "t", "y"):
+            return value._replace(constant=True)
+        if lowered in ("false", "0", "no", "f", "n"):
+            return value._replace(constant=False)
+    if kind == "":
+        for convert in (int, float):
+            try:
+                return value._replace(constant=convert(text))
+            except ValueError:
+                continue
+        if lowered == "none":
+            return value._replace(constant=None)
+    return value
+
+
+def default_of(arguments: ast.arguments, name: str) -> ast.expr | None:
+    """The default of a parameter, as written."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    for parameter, default in zip(reversed(positional), reversed(arguments.defaults)):
+        if parameter.arg == name:
+            return default
+    for parameter, keyword_default in zip(arguments.kwonlyargs, arguments.kw_defaults):
+        if parameter.arg == name:
+            return keyword_default
+    return None
+
+
+def typer_default(value: Value) -> Value:
+    """`typer.Option(default, ...)` stands for its default."""
+    call = value.constant
+    if isinstance(call, Call) and call.callee in ("typer.Option", "typer.Argument"):
+        return call.argument("default", 0) or value
+    return value
+
+
+def _annotation(parameter: ast.arg) -> str:
+    return _type_name(parameter.annotation) if parameter.annotation is not None else ""
+
+
+def _annotations(scope: Scope) -> Dict[str, str]:
+    return {
+        it.target.id: _type_name(it.annotation)
+        for it in scope.node.body
+        if isinstance(it, ast.AnnAssign) and isinstance(it.target, ast.Name)
+    }
+
+
+def _type_name(node: ast.expr) -> str:
+    """`int` of `int` and `Optional[int]`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    names = [it.id for it in ast.walk(node) if isinstance(it, ast.Name)]
+    return next((name for name in ("bool", "int", "float", "str") if name in names), "")
+
+
+def _is_index(node: Any) -> bool:
+    return type(node).__name__ == "Index"  # to Python 3.8
+
+
+def _with(one: Dict[Any, Value], other: Dict[Any, Value]) -> Dict[Any, Value]:
+    both = {**one, **other}
+    return OpenDict(both) if isinstance(one, OpenDict) or isinstance(other, OpenDict) else both
+
+
+def _keyword_place(keyword: ast.keyword, source: Source) -> Place:
+    if hasattr(keyword, "lineno"):
+        return source.place(keyword)
+    # To Python 3.8 a keyword has no position of its own: it stands before its value.
+    value = source.place(keyword.value)
+    lines = source.lines
+    start = lines.starts[value.line - 1] + value.column - 1
+    found = source.text.rfind(str(keyword.arg), 0, start)
+    if found < 0:
+        return value
+    line = 1 + source.text.count("\n", 0, found)
+    return Place(value.path, line, found - lines.starts[line - 1] + 1, value.end_line, value.end_column)
+
+
+def _order_of(test: ast.expr, frame: Frame, order: int) -> int:
+    """The order of the statement that a test belongs to: what comes after it has not changed its names."""
+    if order != END:
+        return order
+    orders = frame.scope.__dict__.setdefault("_test_orders", {})
+    if not orders:
+        for definitions in frame.scope.names.values():
+            for definition in definitions:
+                _keep(orders, definition.guards, definition.order)
+        for statement in frame.scope.statements:
+            _keep(orders, statement.guards, statement.order)
+    return int(orders.get(id(test), order))
+
+
+def _keep(orders: Dict[int, int], guards: Sequence[Guard], order: int) -> None:
+    for guard in guards:
+        if guard.test is not None:
+            orders[id(guard.test)] = min(order, orders.get(id(guard.test), order))

@@ -1,0 +1,139 @@
+"""Keeps what fixes replaced, byte for byte, and puts it back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import time
+from pathlib import Path
+from typing import List, NamedTuple, Sequence, Tuple
+
+import msgspec
+
+from llm_doctor.fixes.apply import Change, WriteError, write
+
+KEPT = 20
+"""How many times of fixing can be taken back."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """One file of a record: what it became, by its hash, and where its former bytes are."""
+
+    path: str
+    file: str
+    mode: int
+    after: str
+    before: str
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What one `fix --apply` replaced, and the folder that it was called in."""
+
+    folder: str
+    files: Tuple[_Kept, ...]
+
+
+class Restored(NamedTuple):
+    """What `undo` did: the files that are as before, and for the others why they are not."""
+
+    files: Sequence[str]
+    refused: Sequence[str]
+
+
+def store() -> Path:
+    """Where records are kept: the doctor's own cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or ""
+    root = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
+    return root / "llm-doctor" / "undo"
+
+
+def keep(changes: Sequence[Change]) -> Path:
+    """Keeps what these changes are about to replace. Raises WriteError where that cannot be."""
+    folder = store() / f"{time.time_ns():020d}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        files = []
+        for number, change in enumerate(changes):
+            _private(folder / str(number), change.before)
+            files.append(_Kept(change.path, change.file, change.mode, _hash(change.after), str(number)))
+        _private(folder / "record.json", msgspec.json.encode(_Record(os.getcwd(), tuple(files))))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = error.strerror or error
+        raise WriteError(f"what would be replaced cannot be kept in {store()}: {reason}") from error
+    for old in _records()[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def forget(record: Path) -> None:
+    """Drops a record whose changes were not made."""
+    shutil.rmtree(record, ignore_errors=True)
+
+
+def undo() -> Restored | None:
+    """Takes back the last fixes that were applied in this folder; None where there are none.
+
+    A file that has changed since then is left alone, and so is one that cannot be written."""
+    here = os.getcwd()
+    for folder in reversed(_records()):
+        record = _record(folder)
+        if record is None or record.folder != here:
+            continue
+        restored: List[str] = []
+        refused: List[str] = []
+        left: List[_Kept] = []
+        for kept in record.files:
+            try:
+                _restore(folder, kept)
+                restored.append(kept.path)
+            except WriteError as error:
+                refused.append(str(error))
+                left.append(kept)
+        if left:
+            with contextlib.suppress(OSError):
+                _private(folder / "record.json", msgspec.json.encode(_Record(here, tuple(left))))
+        else:
+            forget(folder)
+        return Restored(restored, refused)
+    return None
+
+
+def _restore(folder: Path, kept: _Kept) -> None:
+    try:
+        now = Path(kept.file).read_bytes()
+        before = (folder / kept.before).read_bytes()
+        mode = stat.S_IMODE(os.stat(kept.file).st_mode)
+    except OSError as error:
+        raise WriteError(f"{kept.path}: {error.strerror or error}") from error
+    if _hash(now) == _hash(before):
+        return
+    if _hash(now) != kept.after:
+        raise WriteError(f"{kept.path}: it has changed since the fix, and is left as it is")
+    write([Change(kept.path, kept.file, now, before, mode)])
+
+
+def _records() -> List[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(it for it in store().iterdir() if it.is_dir())
+    return []
+
+
+def _record(folder: Path) -> _Record | None:
+    try:
+        return msgspec.json.decode((folder / "record.json").read_bytes(), type=_Record)
+    except (OSError, msgspec.MsgspecError):  # a run that was ended on the way
+        return None
+
+
+def _private(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(data)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
