@@ -16,6 +16,7 @@ from llm_doctor.check import (
     Symptom,
     Trial,
     TrialRequest,
+    at,
     cannot_tell,
     case_of,
     healthy,
@@ -41,6 +42,9 @@ from llm_doctor.model import (
     TrialResult,
 )
 from llm_doctor.units import gb
+from llm_doctor.workload.data import Call, PathState, Place, Script, Value, Workload
+from llm_doctor.workload.launch import COMMAND_LINE
+from llm_doctor.workload.paths import Cache, caches
 
 TRIAL = Trial(name="cache-dir-too-small", imports=())
 SMALL_BYTES = 15_000_000_000
@@ -68,7 +72,9 @@ class CacheDirTooSmall(Check):
     variable decided it; whether this user can write there; how many bytes and inodes are left, held against
     the weights of `--model ID_OR_FOLDER` less what is cached already. A cache in memory (tmpfs) or in a
     container's own layer, a variable that the installed transformers does not follow, and an access token
-    given as a folder, are reported too.
+    given as a folder, are reported too. Of a workload instead every place that it names itself:
+    `cache_dir=` in `from_pretrained` and `load_dataset`, `--cache_dir`, HF_HOME and its like on the launch
+    line.
 
     ## Why it breaks
 
@@ -98,7 +104,6 @@ class CacheDirTooSmall(Check):
     topic = "disk-space"
     severity = "error"
     since = "0.1.0"
-    needs = (HfCaches,)
     trials = (TRIAL,)
     url = "https://github.com/huggingface/huggingface_hub/issues/2742"
     symptoms = (
@@ -135,39 +140,19 @@ class CacheDirTooSmall(Check):
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
-        """Rights and room by the facts; the trial where something can be written at all."""
-        caches = case.fact(HfCaches)
-        folder = caches.models
-        if folder is None:
-            raise CannotTell("it is not known where models are downloaded to")
-        if _TOKEN.search(folder.path):
-            yield _token(folder)
-            return
-        where = f"downloads go to {folder.path} ({folder.decided_by or 'the default'})"
-        if folder.problem is not None:
-            dead = _finding(folder, "error", f"{where}, which cannot be used: {folder.problem}")
-            fixes = _moves(folder, _elsewhere(case, folder), token=None)
-            yield Suspicion(msgspec.structs.replace(dead, fixes=fixes))
-            return
-        mount = _mount_of(case, folder)
-        findings = [*_rights_and_room(case, folder, where), *_kind_of_place(mount, folder, where)]
-        if _downloads_nothing(case):  # a store that all may read is as it should be
-            yield from (Suspicion(msgspec.structs.replace(it, severity="note")) for it in findings)
-            return
-        first = next((number for number, it in enumerate(findings) if it.severity != "note"), None)
-        elsewhere = None if first is None else _elsewhere(case, folder)
-        settings = {"folder": folder.nearest, "remedy": elsewhere}
-        for number, finding in enumerate(findings):
-            # One remedy for all of them.
-            fixes = _moves(folder, elsewhere, caches.token_path) if number == first else ()
-            yield Suspicion(msgspec.structs.replace(finding, fixes=fixes), (TrialRequest(TRIAL, settings),))
-        # What facts cannot tell, a quota for one, the trial can.
-        unknown = _finding(folder, "error", f"{where}, where a download fails")
-        if not findings:
-            yield Suspicion(
-                msgspec.structs.replace(unknown, confidence="likely"), (TrialRequest(TRIAL, settings),)
-            )
-        yield from _not_followed(case, caches, folder)
+        """The places that a workload names; of the others, and without a workload, the node's own."""
+        named = list(caches(case.workload)) if case.workload is not None else []
+        if named:
+            for cache in named:
+                yield from _of_workload(case, cache)
+        elif case.workload is not None and case.assumed:
+            raise CannotTell("another machine is assumed: its disks are not known")
+        else:
+            yield from _of_node(case)
+
+    def concerns(self, workload: Workload) -> bool:
+        """Whether something is downloaded, as far as that can be seen."""
+        return bool(workload.launches) or any(script.calls for script in workload.scripts)
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """A finding from facts stands, with its fix verified; without one the trial alone speaks."""
@@ -210,6 +195,102 @@ class CacheDirTooSmall(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _of_node(case: Case) -> Iterator[Suspicion]:
+    hugging_face = case.fact(HfCaches)
+    folder = hugging_face.models
+    if folder is None:
+        raise CannotTell("it is not known where models are downloaded to")
+    if _TOKEN.search(folder.path):
+        yield _token(folder)
+        return
+    where = f"downloads go to {folder.path} ({folder.decided_by or 'the default'})"
+    if folder.problem is not None:
+        dead = _finding(folder, "error", f"{where}, which cannot be used: {folder.problem}")
+        fixes = _moves(folder, _elsewhere(case, folder), token=None)
+        yield Suspicion(msgspec.structs.replace(dead, fixes=fixes))
+        return
+    mount = _mount_of(case, folder)
+    findings = [*_rights_and_room(case, folder, where), *_kind_of_place(mount, folder, where)]
+    if _downloads_nothing(case):  # a store that all may read is as it should be
+        yield from (Suspicion(msgspec.structs.replace(it, severity="note")) for it in findings)
+        return
+    first = next((number for number, it in enumerate(findings) if it.severity != "note"), None)
+    elsewhere = None if first is None else _elsewhere(case, folder)
+    settings = {"folder": folder.nearest, "remedy": elsewhere}
+    for number, finding in enumerate(findings):
+        # One remedy for all of them.
+        fixes = _moves(folder, elsewhere, hugging_face.token_path) if number == first else ()
+        yield Suspicion(msgspec.structs.replace(finding, fixes=fixes), (TrialRequest(TRIAL, settings),))
+    # What facts cannot tell, a quota for one, the trial can.
+    unknown = _finding(folder, "error", f"{where}, where a download fails")
+    if not findings:
+        yield Suspicion(
+            msgspec.structs.replace(unknown, confidence="likely"), (TrialRequest(TRIAL, settings),)
+        )
+    yield from _not_followed(case, hugging_face, folder)
+
+
+def _of_workload(case: Case, cache: Cache) -> Iterator[Suspicion]:
+    """What is known of a place that the workload names."""
+    state = case.workload.paths.get(cache.path) if case.workload is not None else None
+    if state is None:
+        return
+    # What is in a file may be meant for other machines.
+    is_now = cache.value.place.path == COMMAND_LINE
+    failing: Severity = "error" if is_now else "warning"
+    origin = f", from {cache.value.origin}" if cache.value.origin else ""
+    where = f"{cache.name}={cache.value.constant}{origin}"
+    mounts = case.known(Mounts)
+    mount = mounts.of(state.nearest) if mounts is not None and state.nearest else None
+    in_tmp = re.match(r"/tmp(/|$)", cache.path) is not None
+    found: list[tuple[Severity, str]] = []
+    if case.assumed:  # this machine's disks are another's
+        pass
+    elif state.problem:
+        found.append((failing, f"{where} cannot be used: {state.problem}"))
+    elif state.writable is False:
+        who = where if state.exists else f"{where} is not there, and cannot be made: {state.nearest}"
+        found.append((failing, f"{who} cannot be written by this user"))
+    else:
+        found.extend(_too_little(case, cache, state, where, failing))
+        if mount is not None and mount.kind == "memory":
+            severity: Severity = "note" if in_tmp else "warning"
+            found.append((severity, f"{where} is main memory ({mount.filesystem}), lost at a reboot"))
+        elif mount is not None and mount.kind == "overlay" and is_now:
+            layer = "a layer of this container: what is downloaded is gone with it"
+            found.append(("note", f"{where} is on {layer}"))
+    if not found and in_tmp:
+        found.append(("note", f"{where}: /tmp is often small, in memory, or emptied at a reboot"))
+    nothing = _downloads_nothing(case)
+    for worst, message in found:
+        yield Suspicion(
+            Finding(
+                severity="note" if nothing else worst,
+                confidence="certain" if is_now else "likely",
+                message=message,
+                subject=at(cache.value.place),
+                evidence={"about": "place", "free_bytes": state.free_bytes},
+            )
+        )
+
+
+def _too_little(
+    case: Case, cache: Cache, state: PathState, where: str, failing: Severity
+) -> Iterator[tuple[Severity, str]]:
+    free, model = state.free_bytes, case.known(Model)
+    if free is None:
+        return
+    if model is not None and cache.of_models:
+        # What is cached elsewhere is downloaded here all the same.
+        if model.weight_bytes > free:
+            yield failing, f"{where} has {gb(free)} free: {model.name} needs {gb(model.weight_bytes)}"
+    elif free < FULL_BYTES:
+        yield failing, f"{where} has only {gb(free)} free"
+    elif free < SMALL_BYTES and cache.of_models:
+        small = f"less than a model of 7 billion parameters takes in float16 ({gb(SMALL_BYTES)})"
+        yield "warning", f"{where} has {gb(free)} free: {small}"
 
 
 def _speed(results: Sequence[TrialResult]) -> str:
@@ -459,6 +540,26 @@ def _examples() -> Iterator[Example]:
         case_of(cache(90, "HF_HOME", "/home/ann/hf_" + "A" * 34), node),
         "error: HF_HOME holds an access token, not a folder: downloads go to a folder of that name",
     )
+    yield sick(
+        "a script's own cache in memory",
+        _with_cache("/dev/shm/hf", 60, cache(90), Mounts(mounts=(disk("/dev/shm", 60, "tmpfs", "memory"),))),
+        "warning: cache_dir=/dev/shm/hf is main memory (tmpfs), lost at a reboot",
+    )
+    yield healthy("a script's own cache with room", _with_cache("/scratch/hf", 900, cache(0.3), node))
     yield cannot_tell(
         "no library that downloads", case_of(HfCaches()), "it is not known where models are downloaded to"
     )
+
+
+def _with_cache(path: str, free_gb: float, *facts: object) -> Case:
+    """A script that loads a model with this cache_dir."""
+    place = Place("train.py", 12, 9)
+    call = Call(
+        callee="transformers.AutoModel.from_pretrained",
+        place=place,
+        arguments={"cache_dir": Value(path, place)},
+    )
+    mount = "/" + path.split("/")[1] if not path.startswith("/dev") else "/dev/shm"
+    state = PathState(exists=True, nearest=mount, writable=True, free_bytes=int(free_gb * 1e9))
+    workload = Workload(scripts=(Script(path="train.py", calls=(call,)),), paths={path: state})
+    return msgspec.structs.replace(case_of(*facts), workload=workload)

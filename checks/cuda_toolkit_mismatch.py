@@ -9,6 +9,7 @@ import msgspec
 from packaging.version import Version
 
 from llm_doctor.check import (
+    Asked,
     CannotTell,
     Case,
     Check,
@@ -46,6 +47,8 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
+from llm_doctor.workload.data import Workload
+from llm_doctor.workload.models import uses_deepspeed
 
 CUDA_HOME = Question(name="torch-cuda-home", imports=("torch",))
 DS_REPORT = Question(name="ds-report", imports=("torch", "deepspeed"), needs_imports=False, limit_s=60)
@@ -123,6 +126,15 @@ class CudaToolkitMismatch(Check):
             counter_example="Building extension module fused_adam...",
         ),
     )
+
+    def asks(self, case: Case) -> Iterable[Asked]:
+        """ds_report takes seconds: not for a job without DeepSpeed."""
+        wanted = case.workload is None or uses_deepspeed(case.workload)
+        return map(Asked, self.questions if wanted else ())
+
+    def concerns(self, workload: Workload) -> bool:
+        """Only DeepSpeed compiles operators while the job runs."""
+        return uses_deepspeed(workload)
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Judges by facts; the assertion and, with --deep, a build are there to contradict it."""

@@ -1,9 +1,10 @@
-"""Several processes are started, and the device_map puts each one's model on the same GPU or on all of them."""
+"""Several processes are started, and one device_map puts all their models on one GPU or on all GPUs."""
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Iterable, Iterator, Literal, NamedTuple, Tuple
+from typing import Iterable, Iterator, List, Literal, NamedTuple, Tuple
 
 from llm_doctor.check import (
     CannotTell,
@@ -22,7 +23,6 @@ from llm_doctor.check import (
 from llm_doctor.model import Edit, Finding, Fix, Packages, Severity
 from llm_doctor.workload.data import Call, Launch, Place, Script, Story, Training, Value, Workload
 from llm_doctor.workload.models import Quantization, quantization, written
-from llm_doctor.workload.values import is_training_arguments
 
 SPREADING = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
 """What transformers lets accelerate work out for all GPUs that the process sees."""
@@ -45,15 +45,16 @@ class Spread(NamedTuple):
 
 
 class DeviceMapUnderLauncher(Check):
-    """Several processes are started, and the device_map puts each one's model on the same GPU or on all of them.
+    """Several processes are started, and one device_map puts all their models on one GPU or on all GPUs.
 
     ## What it finds
 
-    Under torchrun, deepspeed or accelerate with more than one process on a node: a `device_map` that is "auto"
-    or another word of its kind, or names several GPUs; one that names a fixed GPU, as `{"": 0}`; and a
+    Under torchrun, deepspeed or accelerate with more than one process on a node: a `device_map` that is
+    "auto" or another word of its kind, or names several GPUs; one that names a fixed GPU, as `{"": 0}`; and a
     quantised load without any, before something chose the device of the rank. A map that is made from the
-    rank, or that the script replaces under a launcher, is fine. Without a launch line, "auto" in a training loop of
-    accelerate or DeepSpeed is a note.
+    rank, or that the script replaces under a launcher, is fine. Of a model that is not trained it is a note,
+    as one rank alone may load it; and so is, without a launch line, "auto" in a training loop of accelerate
+    or DeepSpeed.
 
     ## Why it breaks
 
@@ -69,11 +70,12 @@ class DeviceMapUnderLauncher(Check):
 
     ## Fix
 
-    `device_map={"": int(os.environ.get("LOCAL_RANK", 0))}`, or one process where the model needs several GPUs.
+    `device_map={"": int(os.environ.get("LOCAL_RANK", 0))}`, or one process where the model needs several
+    GPUs.
 
     ## References
 
-    - accelerate/accelerator.py, prepare and prepare_model (0.20.3: quantised models only; 0.22.0, 1.15.0: all)
+    - accelerate/accelerator.py, prepare and prepare_model (0.20.3: quantised models; 0.22.0, 1.15.0: all)
     - https://github.com/huggingface/accelerate/pull/1810 (accelerate 0.22.0)
     - torch/nn/parallel/distributed.py, DistributedDataParallel.__init__ (1.12.1, 2.13.0)
     - transformers/quantizers/quantizer_bnb_8bit.py, update_device_map (5.23.0)
@@ -87,23 +89,28 @@ class DeviceMapUnderLauncher(Check):
     url = "https://github.com/huggingface/accelerate/pull/1810"
     symptoms = (
         Symptom(
-            pattern=r"You can't train a model that has been loaded with `device_map='auto'` in any distributed mode",
-            example="ValueError: You can't train a model that has been loaded with `device_map='auto'` in any "
+            pattern=r"You can't train a model that has been loaded with `device_map='auto'` in any "
+            r"distributed mode",
+            example="ValueError: You can't train a model that has been loaded with `device_map='auto'` in "
+            "any "
             "distributed mode. Please rerun your script specifying `--num_processes=1`",
             counter_example="You've set device_map=`auto` while triggering a distributed run with torchrun.",
         ),
         Symptom(
             pattern=r"You can't train a model that has been loaded in 8-bit (or 4-bit )?precision on "
             r"(multiple devices in any distributed mode|a different device than the one)",
-            example="ValueError: You can't train a model that has been loaded in 8-bit or 4-bit precision on a "
+            example="ValueError: You can't train a model that has been loaded in 8-bit or 4-bit precision "
+            "on a "
             "different device than the one you're training on.",
-            counter_example="ValueError: You can't train a model that has been loaded in 8-bit precision with "
+            counter_example="ValueError: You can't train a model that has been loaded in 8-bit precision "
+            "with "
             "CPU or disk offload.",
         ),
         Symptom(
             pattern=r"DistributedDataParallel device_ids and output_device arguments only work with "
             r"single-device/multiple-device GPU modules",
-            example="ValueError: DistributedDataParallel device_ids and output_device arguments only work with "
+            example="ValueError: DistributedDataParallel device_ids and output_device arguments only work "
+            "with "
             "single-device/multiple-device GPU modules or CPU modules, but got device_ids [0]",
             counter_example="ValueError: device_ids can only be None or contain a single element.",
         ),
@@ -115,11 +122,12 @@ class DeviceMapUnderLauncher(Check):
             raise CannotTell("no workload was given")
         if not case.workload.scripts:
             raise CannotTell("no Python script in the workload")
-        told = set()
+        told: List[Finding] = []
         for script in case.workload.scripts:
-            for finding in in_every_story([script], lambda story, script=script: _judge(story, script, case)):
+            judge = functools.partial(_judge, script=script, case=case)
+            for finding in in_every_story([script], judge):
                 if finding not in told:  # one script may be started by several lines
-                    told.add(finding)
+                    told.append(finding)
                     yield Suspicion(finding)
 
     def examples(self) -> Iterable[Example]:
@@ -128,7 +136,7 @@ class DeviceMapUnderLauncher(Check):
 
 
 def spread(given: Value | None) -> Spread | None:
-    """Where a device_map puts the model, if it is the same in every process; None where it is not, or not known."""
+    """Where a device_map puts the model of every process; None where they differ, or it is not known."""
     if given is None:
         return None
     constant = given.constant
@@ -172,10 +180,12 @@ def _judge(story: Story, script: Script, case: Case) -> Iterator[Tuple[Call, Fin
     if given is not None and where is not None:
         yield load, _mapped(story, load, given, where, launch, case)
     elif given is None or given.constant is None:
-        quantized = quantization(load)
-        if isinstance(quantized, Quantization) and quantized.bits is not None:
-            if not _shards(story, launch, case, quantized) and not _device_is_set(script, load):
-                yield load, _unmapped(story, load, quantized, launch)
+        quantized, transformers = quantization(load), case.version("transformers")
+        finds_device = transformers is None or transformers.release[:2] >= (4, 30)
+        if not isinstance(quantized, Quantization) or quantized.bits is None or not finds_device:
+            return
+        if not _shards(story, launch, case, quantized) and not _device_is_set(script, load):
+            yield load, _unmapped(story, load, quantized, launch)
 
 
 def _is_own_loop(story: Story) -> bool:
@@ -189,7 +199,8 @@ def _unlaunched(story: Story, load: Call, given: Value) -> Finding:
     loop = "deepspeed.initialize" if trainer.name == "initialize" else "Accelerator.prepare"
     return _finding(
         "note",
-        f"{_told(given)} and {loop} on line {trainer.place.line}: with more than one process each would split "
+        f"{_told(given)} and {loop} on line {trainer.place.line}: with more than one process each would "
+        f"split "
         "the model over all GPUs",
         load,
         given,
@@ -208,25 +219,26 @@ def _mapped(story: Story, load: Call, given: Value, where: Spread, launch: Launc
             what = f"each splits the model over all GPUs, which accelerate {accelerate} refuses to train"
         else:
             what = "each splits the model over all GPUs, and data-parallel training refuses such a model"
-        return _finding("error" if trained else "warning", f"{several}: {what}", load, given, "unsafe")
+        return _finding("error" if trained else "note", f"{several}: {what}", load, given, "unsafe")
     quantized = isinstance(quantization(load), Quantization)
     what = f"all of them load their model on GPU {where.on}"
     if quantized and trained:
         what += ", and a quantised model cannot be moved to the GPU of its rank"
-    severity: Severity = "error" if quantized and trained else "warning"
+    severity: Severity = "error" if quantized and trained else "warning" if trained else "note"
     return _finding(severity, f"{several}: {what}", load, given, "safe")
 
 
 def _unmapped(story: Story, load: Call, quantized: Quantization, launch: Launch) -> Finding:
     said = written(quantized.value, f"load_in_{quantized.bits}bit")
     message = (
-        f"{said} without device_map under {launch.processes_per_node} processes ({launch.place}), before anything "
+        f"{said} without device_map under {launch.processes_per_node} processes ({launch.place}), before "
+        f"anything "
         "chose the device of the rank: all of them load their model on GPU 0"
     )
     if story.training is not None:
         message += ", and a quantised model cannot be moved to the GPU of its rank"
     # Something that was not seen, in another file, may have called torch.cuda.set_device.
-    return _finding("warning", message, load, None, "safe")
+    return _finding("warning" if story.training is not None else "note", message, load, None, "safe")
 
 
 def _shards(story: Story, launch: Launch, case: Case, quantized: Quantization) -> bool:
@@ -246,7 +258,9 @@ def _shards(story: Story, launch: Launch, case: Case, quantized: Quantization) -
 
 
 def _device_is_set(script: Script, load: Call) -> bool:
-    """Whether something before the load chose the device of the rank; calls stand in the order in which they run."""
+    """Whether something before the load chose the device of the rank; calls stand as they run."""
+    from llm_doctor.workload.values import is_training_arguments
+
     for call in script.calls:
         if call.place == load.place:
             return False
@@ -258,7 +272,9 @@ def _device_is_set(script: Script, load: Call) -> bool:
 def _told(given: Value) -> str:
     if isinstance(given.constant, str):
         return written(given, "device_map")
-    return f"device_map={given.plain!r}" + (f", from {given.origin}" if given.origin else "")
+    text = repr(given.plain)
+    text = text if len(text) <= 40 else "{...}"
+    return f"device_map={text}" + (f", from {given.origin}" if given.origin else "")
 
 
 def _finding(
@@ -360,19 +376,21 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "four copies for one GPU, for inference",
         case(device_map=everything("cuda:0"), trainer=""),
-        "warning: device_map={'': 'cuda:0'} under 4 processes (run.sh:3): all of them load their model on GPU 0",
+        "note: device_map={'': 'cuda:0'} under 4 processes (run.sh:3): all of them load their model on GPU 0",
     )
     yield sick(
         "a quantised load without a map, first of all",
         case(load_in_4bit=True),
-        "warning: load_in_4bit=True without device_map under 4 processes (run.sh:3), before anything chose the "
+        "warning: load_in_4bit=True without device_map under 4 processes (run.sh:3), before anything "
+        "chose the "
         "device of the rank: all of them load their model on GPU 0, and a quantised model cannot be moved to "
         "the GPU of its rank",
     )
     yield sick(
         "a loop of accelerate, and no launch line",
         case(launcher="", trainer=".prepare", device_map="auto"),
-        "note: device_map=auto and Accelerator.prepare on line 30: with more than one process each would split "
+        "note: device_map=auto and Accelerator.prepare on line 30: with more than one process each would "
+        "split "
         "the model over all GPUs",
     )
     yield cannot_tell("no workload", case_of(), "no workload was given")

@@ -7,6 +7,7 @@ from typing import Iterable, Iterator
 import msgspec
 
 from llm_doctor.check import (
+    CannotTell,
     Case,
     Check,
     Example,
@@ -30,6 +31,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
+from llm_doctor.workload.models import uses_half_precision
 
 TRIAL = Trial(
     name="half-float-mismatch",
@@ -115,6 +117,8 @@ class HalfFloatMismatch(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Nothing but the trial can say it of an unknown stack."""
+        if case.workload is not None and not uses_half_precision(case.workload):
+            raise CannotTell("nothing in the workload asks for half precision")
         yield stack_risk(case, TRIAL, "float16 meets float32", "torch", "transformers", "peft")
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:

@@ -8,6 +8,7 @@ import msgspec
 from packaging.version import Version
 
 from llm_doctor.check import (
+    CannotTell,
     Case,
     Check,
     Example,
@@ -36,6 +37,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
+from llm_doctor.workload.models import loads_in_8_bits
 
 TRIAL = Trial(name="int8-product-broken", imports=("torch", "bitsandbytes"), on_gpu=True)
 INT8_TENSOR_CORES, OLDEST = (7, 5), (6, 0)
@@ -115,6 +117,8 @@ class Int8ProductBroken(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """What the shipped libraries and the GPUs' capabilities tell, and the trial."""
+        if case.workload is not None and not loads_in_8_bits(case.workload):
+            raise CannotTell("nothing in the workload loads a model in 8 bits")
         yield stack_risk(case, TRIAL, "an int8 product through bitsandbytes", "torch", "bitsandbytes")
         gpus = case.known(Gpus)
         if gpus is None or not gpus.gpus:

@@ -213,7 +213,8 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "a release of which the trial shows that it takes both",
         case("4.44.2", True, load_in_4bit=True),
-        f"note: {both}: transformers 4.44.2 refuses both together; but not on this stack: the trial ran without it",
+        f"note: {both}: transformers 4.44.2 refuses both together; but not on this stack: the trial ran "
+        f"without it",
         trials=(tried("refuted", ""),),
     )
     yield sick(

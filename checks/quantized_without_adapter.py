@@ -41,6 +41,7 @@ _TRL_TRAINERS = frozenset(
     """.split()
 )
 """Those of trl that hand their model to Trainer.__init__ as it is."""
+_ADAPTS = frozenset({"get_peft_model", "add_adapter", "load_adapter", "inject_adapter_in_model"})
 _PREPARE = ("prepare_model_for_kbit_training", "prepare_model_for_int8_training")
 
 
@@ -72,6 +73,7 @@ class QuantizedWithoutAdapter(Check):
     ## References
 
     - transformers/trainer.py, Trainer.__init__ (4.29.2, 4.33.3: takes it; 4.34.1, 4.57.3: raises)
+    - transformers/utils/quantization_config.py, BitsAndBytesConfig (4.29.2: 8 bits only; 4.30.2: 4 bits too)
     - transformers/trainer_utils.py, validate_quantization_for_training (5.23.0)
     - https://huggingface.co/docs/transformers/peft
     """
@@ -100,7 +102,8 @@ class QuantizedWithoutAdapter(Check):
             raise CannotTell("no Python script in the workload")
         if case.version("transformers") is None:
             raise CannotTell("transformers is not installed")
-        for finding in in_every_story(case.workload.scripts, lambda story: _judge(story, case)):
+        scripts = [script for script in case.workload.scripts if not _adapts_unseen(script)]
+        for finding in in_every_story(scripts, lambda story: _judge(story, case)):
             yield Suspicion(finding, (TrialRequest(TRIAL),))
 
     def conclude(self, finding: Finding, results: Tuple[TrialResult, ...]) -> Iterable[Finding]:
@@ -120,6 +123,12 @@ class QuantizedWithoutAdapter(Check):
         return _examples()
 
 
+def _adapts_unseen(script: Script) -> bool:
+    """Whether adapters are put on a model of which it is not known which one it is."""
+    seen = {call.place for story in script.stories for call in story.calls}
+    return any(call.name in _ADAPTS and call.place not in seen for call in script.calls)
+
+
 def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     load, trainer = story.load, story.training.trainer if story.training is not None else None
     if load is None or trainer is None or not _refuses(trainer) or has_adapters(story):
@@ -131,6 +140,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
         return
     version = case.version("transformers")
     assert version is not None
+    if quantized.bits == 4 and version.release[:2] < (4, 30):
+        return  # it does not know 4 bits, and quantises nothing
     refuses = version.release[:2] >= REFUSES_SINCE
     frozen = story.step(*_PREPARE)
     if refuses:
@@ -150,7 +161,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
         Finding(
             severity="error" if refuses else "warning",
             confidence="likely",  # what is at the path that is loaded may be an adapter
-            message=f"{said}, and no adapter on the way into {trainer.name} on line {trainer.place.line}: {message}",
+            message=f"{said}, and no adapter on the way into {trainer.name} on line {trainer.place.line}: "
+            f"{message}",
             subject=at(place),
             evidence={"bits": quantized.bits, "trainer_line": trainer.place.line},
             fixes=(
@@ -242,7 +254,8 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "a Trainer that takes it, and everything frozen before",
         case("4.29.2", call("peft.prepare_model_for_int8_training", 20), trainer=trainer),
-        f"warning: {way}: prepare_model_for_int8_training() froze all of it: there is nothing that can be trained",
+        f"warning: {way}: prepare_model_for_int8_training() froze all of it: there is nothing that can be "
+        f"trained",
     )
     yield cannot_tell(
         "no workload",

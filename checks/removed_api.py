@@ -122,7 +122,9 @@ class RemovedApi(Check):
                 if case.combination["keyword"] != finding.evidence["keyword"]:
                     continue
                 if case.status == "reproduced":
-                    yield msgspec.structs.replace(proven(finding, result, case), severity="error")
+                    fixes = tuple(msgspec.structs.replace(fix, verified=True) for fix in finding.fixes[:1])
+                    shown = msgspec.structs.replace(proven(finding, result, case), severity="error")
+                    yield msgspec.structs.replace(shown, fixes=(*fixes, *finding.fixes[1:]))
                     return
                 if case.status == "refuted":
                     return
@@ -161,6 +163,8 @@ def _knows_both(use: api.Use) -> bool:
 def _finding(use: api.Use, verdict: api.Verdict, severity: Severity) -> Finding:
     change = use.change
     evidence = {"name": use.asked, "package": use.package, "version": verdict.version}
+    if verdict.asked:
+        evidence["asked"] = True
     if use.keyword:
         evidence["keyword"] = use.keyword
     if change is not None:

@@ -24,6 +24,7 @@ from llm_doctor import __version__
 if TYPE_CHECKING:
     from llm_doctor.host import Host
     from llm_doctor.model import Report
+    from llm_doctor.settings import Settings
 
 T = TypeVar("T")
 
@@ -50,8 +51,8 @@ class _WithWorkload(_Examples):
         from llm_doctor.workload.launch import is_launch
 
         ctx.allow_interspersed_args = False
-        _, words, _ = self.make_parser(ctx).parse_args(list(args))
-        ctx.allow_interspersed_args = not is_launch(words)
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        ctx.allow_interspersed_args = not is_launch(list(given.get("workload") or ()))
         return super().parse_args(ctx, args)
 
 
@@ -124,9 +125,8 @@ def cli() -> None:
 @click.option(
     "--fail-on",
     type=click.Choice(("error", "warning", "note", "never")),
-    default="error",
-    show_default=True,
-    help="Exit with 1 when there is a finding of this severity or above.",
+    default=None,
+    help="Exit with 1 when there is a finding of this severity or above. Default: error.",
 )
 @click.option("--record", metavar="FILE", help="Keep what the machine answered, for --replay.")
 @click.option("--replay", metavar="FILE", help="Examine a recorded machine: facts only.")
@@ -218,6 +218,7 @@ def _examined(
         from llm_doctor.examination import Request, examine
 
         loaded = load()
+        wanted = _settings(host)
         workload = None
         if options.get("workload"):
             from llm_doctor.workload.reading import NoWorkload, read_workload
@@ -228,21 +229,37 @@ def _examined(
                 INTERRUPTED.set()
                 raise click.UsageError(str(error)) from error
         try:
-            checks = registry.select(registry.registered(), options["only"], options["skip"])
+            checks = registry.select(
+                registry.registered(),
+                options["only"] or wanted.only,
+                (*options.get("skip", ()), *wanted.skip),
+            )
         except registry.UnknownCheck as error:
             INTERRUPTED.set()
             raise click.UsageError(str(error)) from error
     request = Request(
+        settings=wanted,
         checks=checks,
         no_probes=no_probes,
         deep=options["deep"],
         budget_s=options["budget"],
-        fail_on=options["fail_on"],
+        fail_on=options["fail_on"] or wanted.fail_on or "error",
         workload=workload,
         assumed=options["assume"],
     )
     with _progress(options["quiet"]) as progress:
         return examine(request, reading, progress), loaded
+
+
+def _settings(host: Host) -> Settings:
+    from llm_doctor import settings
+    from llm_doctor.host import INTERRUPTED
+
+    try:
+        return settings.read(host)
+    except settings.BadSettings as error:
+        INTERRUPTED.set()
+        raise click.UsageError(str(error)) from error
 
 
 @cli.command(cls=_WithWorkload, short_help="Show, or make, the changes that mend a workload.")

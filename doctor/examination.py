@@ -32,6 +32,7 @@ from llm_doctor.model import (
 from llm_doctor.places import places
 from llm_doctor.reading import Reading
 from llm_doctor.registry import Registered
+from llm_doctor.settings import Settings
 from llm_doctor.workload.data import Workload
 from llm_doctor.workload.summary import summary
 
@@ -52,6 +53,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     fail_on: str = "error"
     workload: Workload | None = None
     assumed: Sequence[str] = ()
+    settings: Settings = Settings()
 
 
 class _Examined(msgspec.Struct):
@@ -87,7 +89,10 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     interrupted = interrupted or stopped
 
     case = _case(request, facts, answers)
-    checks = tuple(_conclude(item, results, case) for item in examined)
+    checks = tuple(
+        _without_ignored(_conclude(item, results, case), request.workload, request.settings)
+        for item in examined
+    )
     verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted)
     return Report(
         schema=SCHEMA,
@@ -286,6 +291,30 @@ def _conclude(item: _Examined, results: Mapping[str, Sequence[TrialResult]], cas
             f if f.url or check is None else msgspec.structs.replace(f, url=check.url) for f in findings
         ),
     )
+
+
+def _without_ignored(result: CheckResult, workload: Workload | None, settings: Settings) -> CheckResult:
+    """Without what a comment on the line, or the project's settings, want to hear nothing of."""
+    if workload is None:
+        return result
+
+    def ignored(finding: Finding) -> bool:
+        path, line = finding.subject.path, finding.subject.line
+        if path is None or line is None:
+            return False
+        names = workload.ignored.get(path, {}).get(line, frozenset())
+        return bool({result.name, "*"} & names) or settings.silences(result.name, path)
+
+    kept = tuple(finding for finding in result.findings if not ignored(finding))
+    left_out = len(result.findings) - len(kept)
+    if not left_out:
+        return result
+    said = f"{left_out} finding{'' if left_out == 1 else 's'} ignored, as asked"
+    outcome = result.outcome
+    if outcome == "findings" and all(finding.severity == "note" for finding in kept):
+        outcome = "pass"
+    reason = f"{result.reason}; {said}" if result.reason else said
+    return msgspec.structs.replace(result, findings=kept, outcome=outcome, reason=reason)
 
 
 def _all(trials: Mapping[str, Sequence[TrialResult]]) -> Iterable[TrialResult]:

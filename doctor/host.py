@@ -12,6 +12,7 @@ import errno
 import functools
 import json
 import os
+import queue
 import re
 import selectors
 import shutil
@@ -295,16 +296,39 @@ def _answer(question: Callable[..., Answer], *arguments: str) -> Answer:
         return {"error": getattr(error, "strerror", None) or str(error), "value": None}
 
 
+class _Helper:
+    """A thread that asks what may never be answered. One that hangs is left behind."""
+
+    def __init__(self) -> None:
+        self._questions: queue.SimpleQueue[Callable[[], Answer]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self._answers.put(self._questions.get()())
+
+    def ask(self, question: Callable[[], Answer]) -> Answer | None:
+        """The answer; None where there was none in time, or Ctrl-C came before it."""
+        self._questions.put(question)
+        deadline = time.monotonic() + FILE_LIMIT_S
+        while time.monotonic() < deadline and not INTERRUPTED.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._answers.get(timeout=0.1)
+        return None
+
+
+_HELPERS = threading.local()
+
+
 def _in_time(ask: Callable[[], Answer]) -> Answer:
-    """Asks in a thread that is left behind when it does not come back."""
-    answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + FILE_LIMIT_S
-    while thread.is_alive() and time.monotonic() < deadline and not INTERRUPTED.is_set():
-        thread.join(0.1)
-    if answers:
-        return answers[0]
+    """Asks through the helper of the thread that wants to know."""
+    if not hasattr(_HELPERS, "mine"):
+        _HELPERS.mine = _Helper()
+    answer: Answer | None = _HELPERS.mine.ask(ask)
+    if answer is not None:
+        return answer
+    del _HELPERS.mine
     late = "was interrupted" if INTERRUPTED.is_set() else f"did not answer within {FILE_LIMIT_S:g} s"
     return {"error": late, "value": None}
 

@@ -482,16 +482,16 @@ class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     (to `text`), `remove-keyword`, `set-keyword` (`name` becomes `text`, in the call that stands there),
     `replace` (the expression that stands there by `text`), `insert-before` and `insert-after` (`text` is a
     statement), `remove-statement`, `add-import` (`text` is an import statement). `{keyword}` in the text of
-    `set-keyword` stands for the source of that keyword's value in the call before the edit. A keyword may be a
-    key of a dict literal. The `name` of `rename-name` may be qualified (`peft.old`), that of `replace` is the
-    source of the expression where several begin at the place.
+    `set-keyword` stands for the source of that keyword's value in the call before the edit. A keyword may be
+    a key of a dict literal. The `name` of `rename-name` may be qualified (`peft.old`), that of `replace` is
+    the source of the expression where several begin at the place.
 
     In JSON and YAML it is that of a key or value: `set-key` (`name` is the dotted path, `text` the value as
     JSON), `remove-key`, `rename-key`.
 
-    In shell scripts it is that of a flag: `rename-flag`, `set-flag`, `remove-flag`. A flag that the command has
-    not is set right behind the word at the place. The next word is removed with a flag when it is `text`, or
-    when the flag stands behind the program; a word that could be the program is not."""
+    In shell scripts it is that of a flag: `rename-flag`, `set-flag`, `remove-flag`. A flag that the command
+    has not is set right behind the word at the place. The next word is removed with a flag when it is `text`,
+    or when the flag stands behind the program; a word that could be the program is not."""
 
     action: Literal[
         "rename-keyword",

@@ -62,7 +62,7 @@ class Workbench:
                 filled = _filled(file, before, edit)
                 drafts[file.file] = _edited(file, drafts.get(file.file, before), filled)
             touched.append((file.file, edit))
-        if touched and all(drafts[name] is self._drafts[name] for name, _ in touched):
+        if touched and all(drafts[name].text == self._files[name].text for name, _ in touched):
             raise HeldBack(f"{edits[0].path}: it reads so already")
         for name, edit in touched:
             with _about(edit.path):
@@ -166,6 +166,9 @@ def _filled(file: _File, draft: Draft, edit: Edit) -> Edit:
 
 
 def _edited(file: _File, draft: Draft, edit: Edit) -> Draft:
+    renames = edit.action in ("rename-keyword", "rename-name")
+    if renames and draft.replacement(edit.line, edit.column) == edit.text.rpartition(".")[2]:
+        return draft  # by another fix, which renamed it wherever it is
     at = draft.offset(edit.line, edit.column)
     if file.kind == "python":
         splices = python.splices(draft.text, at, edit, draft.newline)

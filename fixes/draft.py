@@ -59,6 +59,15 @@ class Draft:
                 moved = region.end - region.original_end
         return place + moved
 
+    def replacement(self, line: int, column: int) -> str | None:
+        """What stands now where this place of the original was; None where that was not changed."""
+        starts = line_starts(self.original)
+        place = starts[min(max(line, 1), len(starts)) - 1] + column - 1
+        for region in self._regions:
+            if region.original_start <= place < region.original_end:
+                return self.text[region.start : region.end]
+        return None
+
     def line_now(self, line: int) -> int:
         """The line on which this line of the original begins now."""
         starts = line_starts(self.original)

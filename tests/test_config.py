@@ -54,25 +54,6 @@ def test_yaml_knows_places_too() -> None:
     }
 
 
-def test_toml_tables_have_places() -> None:
-    text = (
-        '[tool.llm-doctor]\nskip = ["a-check",\n  "b-check", # why\n]\nfail-on = \'warning\'\n'
-        '[tool.x]\na.b = 1_000\nlong = """\n[not a table]\n"""\n'
-        'more = {c = [1, "]"]}\n[[many]]\nn = 1\n[[many]]\nn = 2\n'
-    )
-    config = read(text, "pyproject.toml")
-    assert config.root.plain == {
-        "tool": {
-            "llm-doctor": {"skip": ["a-check", "b-check"], "fail-on": "warning"},
-            "x": {"a": {"b": 1000}, "long": UNKNOWN, "more": UNKNOWN},
-        },
-        "many": [{"n": 1}, {"n": 2}],
-    }
-    fail_on = config.get("tool", "llm-doctor", "fail-on")
-    assert fail_on is not None
-    assert fail_on.place == Place("pyproject.toml", 5, 11, 5, 20)
-
-
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -218,7 +199,7 @@ def test_json_is_read_as_json_reads_it(plain: Any, indent: int | None) -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_readers(text: str) -> None:
-    for path in ("a.json", "a.yaml", "a.toml"):
+    for path in ("a.json", "a.yaml"):
         config, problems = read_config(path, text)
         assert config is not None or len(problems) >= 1
     for path in ("requirements.txt", "uv.lock", "Pipfile.lock", "environment.yaml"):
@@ -227,7 +208,7 @@ def test_no_text_breaks_the_readers(text: str) -> None:
 
 @given(st.text(alphabet="{}[]:,\"'\n #&*-ax1.!<>|?%", max_size=60))
 def test_no_text_of_brackets_breaks_the_readers(text: str) -> None:
-    for path in ("a.json", "a.yaml", "a.toml"):
+    for path in ("a.json", "a.yaml"):
         config, problems = read_config(path, text)
         assert config is not None or len(problems) >= 1
 

@@ -345,6 +345,15 @@ def test_an_edit_that_two_fixes_share_is_made_once(script: File) -> None:
     assert change.after.count(b"BitsAndBytesConfig") == 1 and b"fp16" not in change.after
 
 
+def test_a_name_may_be_renamed_from_each_of_its_places(script: File) -> None:
+    old, new = "prepare_model_for_int8_training", "prepare_model_for_kbit_training"
+    bench = Workbench()
+    for number in (1, 2):
+        bench.try_fix([script.edit("rename-name", old, f"peft.{old}", new, number)])
+    (change,) = bench.changes()
+    assert change.after.count(new.encode()) == 2 and old.encode() not in change.after
+
+
 def test_a_fix_whose_result_cannot_be_parsed_is_held_back(script: File) -> None:
     with pytest.raises(HeldBack, match="it could not be parsed afterwards"):
         script.after(script.edit("replace", "True,  # eight", text="True True"))

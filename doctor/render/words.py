@@ -152,6 +152,8 @@ def place(finding: Finding) -> str:
 def proof_line(finding: Finding) -> str:
     """The proof in one line."""
     proof = finding.proof
+    if proof is None and finding.evidence.get("asked"):
+        return "the installed library was asked"
     if proof is None and finding.subject.line is not None:
         return "by the rule for these versions, not tried"
     if proof is None:

@@ -32,24 +32,15 @@ class Broken(Exception):
 
 
 def read_config(path: str, text: str) -> Tuple[Config | None, List[Problem]]:
-    """The configuration in a .json, .yaml, .yml or .toml file, and what is wrong with it.
+    """The configuration in a .json, .yaml or .yml file, and what is wrong with it.
 
     There is none where what is wrong leaves doubt about what is meant. Never raises on any text."""
     lines = _Lines(path, text)
-    form: Literal["json", "yaml", "toml"] = "json"
-    if path.lower().endswith((".yaml", ".yml")):
-        form = "yaml"
-    elif path.lower().endswith(".toml"):
-        form = "toml"
+    form: Literal["json", "yaml"] = "yaml" if path.lower().endswith((".yaml", ".yml")) else "json"
     problems: List[Problem] = []
     try:
         _check_characters(text)
-        if form == "yaml":
-            root = _yaml(lines, problems)
-        elif form == "toml":
-            root = _toml(lines)
-        else:
-            root = _json(lines, problems)
+        root = _yaml(lines, problems) if form == "yaml" else _json(lines, problems)
     except Broken as error:
         line, column = lines.position(error.offset)
         problems.append(Problem(path, str(error), line, column))
@@ -442,120 +433,6 @@ def _yaml_scalar(event: Any) -> Any:
     if _YAML_BASED.match(text):
         return UNKNOWN
     return text
-
-
-# --- TOML -----------------------------------------------------------------------------------------
-
-_TOML_NAME = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
-_TOML_NAMES = rf"{_TOML_NAME}(?:[ \t]*\.[ \t]*{_TOML_NAME})*"
-_TOML_TABLE = re.compile(rf"[ \t]*(\[\[?)[ \t]*({_TOML_NAMES})[ \t]*\]\]?")
-_TOML_KEY = re.compile(rf"[ \t]*({_TOML_NAMES})[ \t]*=[ \t]*")
-_TOML_SKIPPED = re.compile(r"(?:\s|\#[^\n]*)*")
-_TOML_LONG = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
-_TOML_SCALAR = re.compile(r"""(?P<string>"(?:[^"\\\n]|\\.)*"|'[^'\n]*')|(?P<bare>[^,\[\]{}\s\#"'=]+)""")
-
-
-def _toml(lines: _Lines) -> Value:
-    """Tables of strings, numbers, booleans and arrays of them; inline tables and long strings are UNKNOWN.
-
-    Python reads TOML itself from 3.11 on only, and nowhere tells the places."""
-    text = lines.text
-    root: Dict[str, Value] = {}
-    table = root
-    offset = _toml_skip(text, 0)
-    while offset < len(text):
-        header, key = _TOML_TABLE.match(text, offset), _TOML_KEY.match(text, offset)
-        if header:
-            place = lines.place(header.start(2), header.end(2))
-            table = _toml_table(root, header[2], place, header[1] == "[[")
-            offset = header.end()
-        elif key:
-            place = lines.place(key.start(1), key.end(1))
-            parents, _, name = ("." + key[1]).rpartition(".")
-            value, offset = _toml_value(lines, key.end(), place)
-            target = _toml_table(table, parents[1:], place, False) if parents else table
-            target[name.strip(" \t\"'")] = value
-        else:
-            raise Broken("a table in brackets or NAME = VALUE is expected", offset)
-        offset = _toml_skip(text, offset)
-    return Value(root, lines.place(0, len(text)))
-
-
-def _toml_skip(text: str, offset: int) -> int:
-    skipped = _TOML_SKIPPED.match(text, offset)
-    return skipped.end() if skipped else offset
-
-
-def _toml_table(within: Dict[str, Value], names: str, place: Place, many: bool) -> Dict[str, Value]:
-    """The dict at these dotted names, made where it is missing; a new one where there may be many."""
-    parts = [part.strip("\"'") for part in re.findall(_TOML_NAME, names)]
-    if len(parts) > DEPTH_LIMIT:
-        parts = parts[:DEPTH_LIMIT]
-    for depth, name in enumerate(parts, 1):
-        known = within.get(name)
-        if many and depth == len(parts):
-            made: Dict[str, Value] = {}
-            new = Value(made, place, place)
-            if known is not None and isinstance(known.constant, list):
-                known.constant.append(new)
-            else:
-                within[name] = Value([new], place, place)
-            return made
-        if known is not None and isinstance(known.constant, list) and known.constant:
-            known = known.constant[-1]
-        if known is None or not isinstance(known.constant, dict):
-            known = within[name] = Value({}, place, place)
-        within = known.constant
-    return within
-
-
-def _toml_value(lines: _Lines, offset: int, key: Place) -> Tuple[Value, int]:
-    """The value that begins here, and where it ends."""
-    text = lines.text
-    opening = text[offset : offset + 1]
-    long = _TOML_LONG.match(text, offset)
-    scalar = _TOML_SCALAR.match(text, offset)
-    if long:
-        return Value(UNKNOWN, lines.place(offset, long.end()), key), long.end()
-    if scalar:
-        constant = _toml_scalar(scalar)
-        return Value(constant, lines.place(offset, scalar.end()), key), scalar.end()
-    if opening not in ("[", "{"):
-        raise Broken("a value is expected", offset)
-    # Strings apart, brackets and braces only have to be paired to know where the value ends.
-    items: List[Value] = []
-    depth, plain, at = 0, opening == "[", offset
-    while True:
-        at = _toml_skip(text, at)
-        if at >= len(text):
-            raise Broken(f"{_CLOSING[opening]!r} is missing", offset)
-        scalar = _TOML_LONG.match(text, at) or _TOML_SCALAR.match(text, at)
-        if scalar:
-            if plain and depth == 1 and scalar.re is _TOML_SCALAR:
-                items.append(Value(_toml_scalar(scalar), lines.place(at, scalar.end())))
-            at = scalar.end()
-            continue
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(text[at], 0)
-        plain = plain and depth <= 1
-        at += 1
-        if depth == 0:
-            return Value(items if plain else UNKNOWN, lines.place(offset, at), key), at
-
-
-def _toml_scalar(found: Any) -> Any:
-    if found["string"] is not None:
-        written = found["string"]
-        with contextlib.suppress(ValueError):
-            return json.loads(written) if written[0] == '"' else written[1:-1]
-        return UNKNOWN
-    bare = found["bare"]
-    if bare in ("true", "false"):
-        return bare == "true"
-    return (
-        _number(bare.replace("_", ""))
-        if re.match(r"[-+]?\d[\d_]*(\.\d+)?([eE][-+]?\d+)?$", bare)
-        else UNKNOWN
-    )
 
 
 # --- Kinds ----------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     kind: ConfigKind
     root: Value
-    format: Literal["json", "yaml", "toml", "python", "text"]
+    format: Literal["json", "yaml", "python", "text"]
 
     def get(self, *keys: str) -> Value | None:
         """The value at the end of these keys; None where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from llm_doctor.workload.data import Call, Place, Story, Value
+from llm_doctor.workload.data import UNKNOWN, Call, Place, Story, Value, Workload
 
 HALF = frozenset({"float16", "half", "bfloat16", "fp16", "bf16"})
 QUANTIZED_CLASSES = ("BitsAndBytesConfig", "BnbQuantizationConfig")
@@ -101,3 +101,49 @@ def written(value: Value, name: str) -> str:
     """`bf16=True`, with where it came from: `bf16=True, from --bf16 on line 14 of train.sbatch`."""
     text = f"{name}={value.constant!r}" if not isinstance(value.constant, str) else f"{name}={value.constant}"
     return f"{text}, from {value.origin}" if value.origin else text
+
+
+def uses_half_precision(workload: Workload) -> bool:
+    """Whether anything in a workload asks for float16 or bfloat16, or leaves it open."""
+    for training in workload.trainings:
+        if any(
+            training.settings[name].constant in (True, UNKNOWN)
+            for name in ("fp16", "bf16")
+            if name in training.settings
+        ):
+            return True
+    for config in workload.configs_of("deepspeed"):
+        enabled = [config.get(section, "enabled") for section in ("fp16", "bf16", "bfloat16")]
+        if any(value is not None and value.constant is not False for value in enabled):
+            return True
+    for script in workload.scripts:
+        for call in script.calls:
+            given = [value.constant for value in (*call.arguments.values(), *call.positional)]
+            if call.name in ("half", "bfloat16") or any(
+                isinstance(it, str) and it.rpartition(".")[2] in HALF for it in given
+            ):
+                return True
+    return False
+
+
+def loads_in_8_bits(workload: Workload) -> bool:
+    """Whether a script of a workload loads a model in 8 bits, or leaves it open."""
+    for script in workload.scripts:
+        for call in script.calls:
+            found = quantization(call) if call.name == "from_pretrained" else None
+            if found == "unknown" or (isinstance(found, Quantization) and found.bits == 8):
+                return True
+    named = ("load_in_8bit", "quantization_bit")  # of axolotl and LLaMA-Factory
+    return any(config.get(name) for config in workload.configs for name in named)
+
+
+def uses_deepspeed(workload: Workload) -> bool:
+    """Whether a workload is launched with DeepSpeed, configures it or imports it."""
+    if any(True for _ in workload.configs_of("deepspeed")):
+        return True
+    for launch in workload.launches:
+        words = (launch.launcher, *launch.chain, *launch.flags)
+        if "deepspeed" in words or "use_deepspeed" in launch.options:
+            return True
+    imported = (it.module for script in workload.scripts for it in script.imports)
+    return any(module.partition(".")[0] == "deepspeed" for module in imported)

@@ -1,7 +1,7 @@
-"""What the machine says of what a workload names: paths, ports, host names. Looked up once, so that checks stay pure.
+"""What the machine says of what a workload names: paths, ports, host names. Checks stay pure by it.
 
-A name is looked up by the system's own resolver, which may ask the network's name server: no file tells whether
-MASTER_ADDR resolves, and the job asks the same of the same server. Of a folder of scripts none is.
+A name is looked up by the system's own resolver, which may ask the network's name server: no file tells
+whether MASTER_ADDR resolves, and the job asks the same of the same server. Of a folder of scripts none is.
 """
 
 from __future__ import annotations
@@ -34,14 +34,18 @@ _DOWNLOADS = re.compile(r"(transformers|peft|trl|datasets)\..*|(from_pretrained|
 # What datasets has a builder for, or what is no name of the Hub.
 _BUILDERS = frozenset(
     """
-    json csv parquet text arrow pandas sql xml imagefolder audiofolder videofolder pdffolder webdataset generator
-    spark cache
+    json csv parquet text arrow pandas sql xml imagefolder audiofolder videofolder pdffolder webdataset
+    generator spark cache
     """.split()
 )
 # Folders that a job makes itself look like OWNER/NAME.
 _MADE = re.compile(
     r"(?i)(out(put)?s?|check_?points?|ckpts?|results?|models?|weights?|saved?\w*|exp\w*|runs?|logs?|data\w*|tmp|work\w*)"
-    r"[\w.-]*/.*"
+    r"[\w.-]*/.*|.*/(checkpoint|step|epoch)[_-]?\d+"
+)
+# Of the names without an owner, those that the Hub has: its first models.
+_OLD_NAMES = re.compile(
+    r"(gpt2|bert|roberta|distil|t5|xlm|xlnet|albert|camembert|openai-gpt|ctrl|transfo-xl)[\w.-]*"
 )
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
@@ -88,11 +92,11 @@ class Rendezvous(NamedTuple):
 
 
 def with_paths(workload: Workload, host: Host) -> Workload:
-    """The workload with the state of every path that checks ask for, of its ports, and of its masters' names."""
+    """The workload with the state of every path that checks ask for, of its ports and masters."""
     wanted = {
         value.constant for config in workload.configs_of("deepspeed") for value in offload_paths(config)
     }
-    wanted.update(path for _, path, _ in caches(workload))
+    wanted.update(cache.path for cache in caches(workload))
     wanted.update(path for training in workload.trainings for path in output_paths(training))
     offline_here = any(is_true(host.env(name)) for name in OFFLINE_VARIABLES)
     for named in named_on_the_hub(workload):
@@ -152,32 +156,43 @@ def _path(value: Value | None, directory: str) -> str | None:
 # --- Where downloads go ------------------------------------------------------------------------------
 
 
-def caches(workload: Workload) -> Iterator[Tuple[Value, str, str]]:
-    """Each place that the workload names to download to, its path, and the name that it is given by."""
-    found: Dict[Tuple[object, str], Tuple[Value, str, str]] = {}
-    for value, directory, name in _caches(workload):
+class Cache(NamedTuple):
+    """A place to download to that a workload names: its path, and the variable or keyword that gives it."""
+
+    value: Value
+    path: str
+    name: str
+    of_models: bool = True
+    """Whether models go there, as far as that is known: else data sets alone."""
+
+
+def caches(workload: Workload) -> Iterator[Cache]:
+    """Each place that the workload names to download to, once for each place where that is written."""
+    found: Dict[Tuple[object, str], Cache] = {}
+    for value, directory, name, of_models in _caches(workload):
         path = _path(value, directory)
         if path is not None:
-            found.setdefault((value.place, path), (value, path, name))
+            first = found.setdefault((value.place, path), Cache(value, path, name, of_models))
+            found[value.place, path] = first._replace(of_models=first.of_models or of_models)
     yield from found.values()
 
 
-def _caches(workload: Workload) -> Iterator[Tuple[Value, str, str]]:
+def _caches(workload: Workload) -> Iterator[Tuple[Value, str, str, bool]]:
     for launch in workload.launches:
         for name in CACHE_VARIABLES:
             if name in launch.environment:
-                yield launch.environment[name], launch.directory, name
+                yield launch.environment[name], launch.directory, name, name != "HF_DATASETS_CACHE"
         if "cache_dir" in launch.flags:
-            yield launch.flags["cache_dir"], launch.directory, "--cache_dir"
+            yield launch.flags["cache_dir"], launch.directory, "--cache_dir", True
     for script in workload.scripts:
         directory = script.launch.directory if script.launch is not None else ""
         for call in script.calls:
             if "cache_dir" in call.arguments and _DOWNLOADS.fullmatch(call.callee.lstrip(".")):
-                yield call.arguments["cache_dir"], directory, "cache_dir"
+                yield call.arguments["cache_dir"], directory, "cache_dir", call.name != "load_dataset"
     for config in workload.configs:
         value = config.get("cache_dir") if config.kind in ("llamafactory", "training") else None
         if value is not None:
-            yield value, "", "cache_dir"
+            yield value, "", "cache_dir", True
 
 
 # --- What is saved -----------------------------------------------------------------------------------
@@ -261,7 +276,9 @@ def named_on_the_hub(workload: Workload) -> Iterator[Named]:
     """Those of them whose text may be a name on the Hugging Face Hub, and is no folder that a job makes."""
     for named in named_models(workload):
         is_name = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", named.name) and not named.name.endswith(".py")
-        if is_name and not _MADE.fullmatch(named.name) and not (named.is_dataset and named.name in _BUILDERS):
+        if not is_name or _MADE.fullmatch(named.name) or (named.is_dataset and named.name in _BUILDERS):
+            continue
+        if "/" in named.name or named.is_dataset or _OLD_NAMES.fullmatch(named.name):
             yield named
 
 
@@ -277,9 +294,9 @@ def says_offline(named: Named) -> Value | None:
         return given
     environment: Mapping[str, Value] = named.launch.environment if named.launch is not None else {}
     for name in OFFLINE_VARIABLES:
-        if name in environment and is_true(environment[name].constant):
-            if named.is_dataset or name != "HF_DATASETS_OFFLINE":
-                return environment[name]
+        concerns = named.is_dataset or name != "HF_DATASETS_OFFLINE"
+        if concerns and name in environment and is_true(environment[name].constant):
+            return environment[name]
     return None
 
 
@@ -290,7 +307,7 @@ def local_paths(named: Named) -> List[str]:
 
 
 def cache_entries(named: Named, variables: Mapping[str, str | None]) -> List[str]:
-    """The folders that it would lie in once it was downloaded, by whichever release; none where that is not known.
+    """The folders that it would lie in once it was downloaded, by any release; none where that is not known.
 
     `variables` are those of the doctor's own environment: the launch line's come before them."""
     given = named.call.argument("cache_dir") if named.call is not None else None
@@ -396,7 +413,7 @@ def starts_here(launch: Launch, in_job: bool) -> bool:
 
 
 def host_name(value: Value | None) -> str | None:
-    """The value as the name of a host: not a literal address, and none that stands for one to be filled in."""
+    """The value as the name of a host: no literal address, and nothing that is still to be filled in."""
     text = value.constant if value is not None else None
     if type(text) is not str or not re.fullmatch(
         r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?\.?", text

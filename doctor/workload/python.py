@@ -197,12 +197,19 @@ def parse(path: str, text: str) -> Source | Problem:
 
 def examine_source(source: Source, launch: Launch | None, neighbour: Neighbour, notebook: bool) -> Read:
     """What a parsed file says."""
+    if not source.matters and launch is None:
+        read = Read(Script(path=source.path, imports=source.imports, notebook=notebook))
+        source.forget()
+        return read
+    reading = Reading(source, launch, neighbour)
     try:
-        return _Reader(Reading(source, launch, neighbour), notebook).read()
+        return _Reader(reading, notebook).read()
     except RecursionError:
         return Read(
             None, problems=(Problem(source.path, "it cannot be examined: it is nested too deeply", 1, 1),)
         )
+    finally:
+        reading.forget()
 
 
 class _Reader:

@@ -6,13 +6,15 @@ problem in one line, and the others are read all the same.
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import re
 from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Tuple
 
 import msgspec
 
-from llm_doctor.host import Host, Unavailable
+from llm_doctor.host import Host, Unavailable, real_host
 from llm_doctor.workload.data import (
     Config,
     Launch,
@@ -34,6 +36,8 @@ SIZE_LIMIT = 8 << 20
 FOLDER_SIZE_LIMIT = 1 << 20
 """Bytes of a file that nobody named: a larger one beside scripts is data, and not worth a line."""
 FILES_LIMIT = 20_000
+SIDE_BY_SIDE = 64
+"""Scripts that are worth a process of their own to read them."""
 LAUNCHES_LIMIT = 4
 """Ways of launching one script that are looked at, each by itself."""
 
@@ -47,12 +51,15 @@ _KINDS = {
     ".json": "config",
     ".yaml": "config",
     ".yml": "config",
-    ".toml": "config",
     ".txt": "requirements",
     ".lock": "requirements",
 }
 _IGNORED = re.compile(r"#\s*llm-doctor:\s*ignore\[([\w\s,*-]+)\]")
 _LOCKED = re.compile(r"(requirements|constraints)[\w.-]*\.txt|[\w.-]+\.lock|environment\.ya?ml")
+
+
+Ignored = Mapping[str, Mapping[int, FrozenSet[str]]]
+"""By path and line: the checks that a comment silences."""
 
 
 class NoWorkload(ValueError):
@@ -62,17 +69,19 @@ class NoWorkload(ValueError):
 def read_workload(host: Host, words: Sequence[str]) -> Workload:
     """What the words name. Raises NoWorkload where they are a command that starts no program."""
     from llm_doctor.workload import launch
+    from llm_doctor.workload.paths import with_paths
 
-    reader = _Reader(host)
+    # A recording is of a machine, not of somebody's files: those are always read here and now.
+    reader = _Reader(real_host())
     if launch.is_launch(words):
-        started = launch.launch_of(launch.command_line(words), host=host)
+        started = launch.launch_of(launch.command_line(words), host=real_host())
         if started is None:
             raise NoWorkload(f"{' '.join(words)}: no Python program is started by that")
         reader.launches.append(started)
     else:
         for word in words:
             reader.read_path(word)
-    return reader.workload()
+    return with_paths(reader.workload(), host)
 
 
 class _Reader:
@@ -89,6 +98,7 @@ class _Reader:
         self._ignored: Dict[str, Mapping[int, FrozenSet[str]]] = {}
         self._python: List[str] = []
         self._texts: Dict[str, str | None] = {}
+        self._names: Dict[str, FrozenSet[str]] = {}
 
     # --- Files -----------------------------------------------------------------------------------------
 
@@ -188,14 +198,18 @@ class _Reader:
             self._configs_of(launch)
             if script is None:
                 self._trainings.extend(_by_flags(launch))
-        for path in dict.fromkeys([*self._python, *launched]):
-            text = self._text(path, SIZE_LIMIT, True)
-            if text is None:
-                continue
-            if path not in self.files:
+        tasks = [
+            (path, how)
+            for path in dict.fromkeys([*self._python, *launched])
+            for how in launched.get(path, ())[:LAUNCHES_LIMIT] or (None,)
+        ]
+        for (path, how), (read, ignored) in zip(tasks, _read_all(tasks)):
+            if read.script is not None and path not in self.files:
                 self.files.append(path)
-            for how in launched.get(path, ())[:LAUNCHES_LIMIT] or (None,):
-                self._read_script(path, text, how)
+            self._ignored.update(ignored)
+            self._take(read)
+            if how is not None and not read.trainings:
+                self._trainings.extend(_by_flags(how))
         for config in list(self._configs.values()):
             if config.kind in ("training", "llamafactory", "axolotl"):
                 self._trainings.append(
@@ -203,13 +217,16 @@ class _Reader:
                 )
         return self._together()
 
-    def _read_script(self, path: str, text: str, launch: Launch | None) -> None:
-        from llm_doctor.workload.python import read_python
+    def read_script(self, path: str, launch: Launch | None) -> Tuple[Read, Ignored]:
+        """A script, and where its comments silence what."""
+        from llm_doctor.workload.python import Read, read_python
 
-        before = len(self._trainings)
-        self._take(read_python(path, text, launch, self._neighbour))
-        if launch is not None and len(self._trainings) == before:
-            self._trainings.extend(_by_flags(launch))
+        self._problems.clear()
+        text = self._text(path, SIZE_LIMIT, True)
+        if text is None:
+            return Read(None, problems=tuple(self._problems)), {}
+        read = read_python(path, text, launch, self._neighbour)
+        return read, {path: self._ignored[path]} if path in self._ignored else {}
 
     def _take(self, read: Read) -> None:
         if read.script is not None:
@@ -277,12 +294,19 @@ class _Reader:
         for base in dict.fromkeys((folder, os.path.dirname(folder), "")):
             for candidate in (f"{relative}.py", f"{relative}/__init__.py"):
                 path = os.path.normpath(os.path.join(base, candidate))
-                if not self._host.exists(path):
+                if not self._is_there(path):
                     continue
                 text = self._text(path, FOLDER_SIZE_LIMIT, False)
                 parsed = parse(path, text) if text is not None else None
                 return None if isinstance(parsed, Problem) else parsed
         return None
+
+    def _is_there(self, path: str) -> bool:
+        """Whether there is such a file or folder; each folder is looked into once."""
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            self._names[folder] = frozenset(self._host.names(folder or "."))
+        return name in self._names[folder]
 
     # --- Together --------------------------------------------------------------------------------------
 
@@ -294,7 +318,7 @@ class _Reader:
             )
             for script in self._scripts
         )
-        workload = Workload(
+        return Workload(
             files=tuple(self.files),
             launches=tuple(self.launches),
             scripts=scripts,
@@ -303,9 +327,6 @@ class _Reader:
             problems=tuple(self._problems),
             ignored=self._ignored,
         )
-        from llm_doctor.workload.paths import with_paths
-
-        return with_paths(workload, self._host)
 
     def _story(self, story: Story, known: Mapping[int, Training]) -> Story:
         if story.training is None:
@@ -333,6 +354,34 @@ class _Reader:
         if config is None or config.kind != "deepspeed":
             return training
         return msgspec.structs.replace(training, deepspeed=config)
+
+
+Task = Tuple[str, "Launch | None"]
+
+
+def _read_all(tasks: Sequence[Task]) -> Iterator[Tuple[Read, Ignored]]:
+    """Scripts in order; many of them side by side."""
+    processes = min(len(os.sched_getaffinity(0)), len(tasks) // SIDE_BY_SIDE, 8)
+    if processes < 2:
+        yield from map(_read_one, tasks)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Not forked: the threads that read the node are running.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(_read_one, tasks, chunksize=16)
+
+
+@functools.lru_cache(maxsize=None)
+def _reader_of_this_process() -> _Reader:
+    gc.disable()  # a tree has no cycles, and what has is let go of by hand
+    return _Reader(real_host())
+
+
+def _read_one(task: Task) -> Tuple[Read, Ignored]:
+    return _reader_of_this_process().read_script(*task)
 
 
 def _by_flags(launch: Launch) -> Iterator[Training]:

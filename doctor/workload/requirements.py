@@ -32,7 +32,7 @@ def versions(path: str, text: str) -> Dict[str, Value]:
     name = path.replace("\\", "/").rpartition("/")[2].lower()
     if name == "pipfile.lock":
         found = _pipfile(text)
-    elif name.endswith((".lock", ".toml")):
+    elif name.endswith(".lock"):
         found = _locked(text)
     elif name.endswith((".yaml", ".yml")):
         found = _conda(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import bisect
+import functools
 import re
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple, Union
 
@@ -70,6 +71,7 @@ class Scope:
 
     def __init__(self, source: Source, node: Any, parent: Scope | None, name: str) -> None:
         self.source, self.node, self.parent, self.name = source, node, parent, name
+        source.scopes.append(self)
         self.names: Dict[str, List[Definition]] = {}
         self.changes: Dict[str, List[Definition]] = {}
         """`d["k"] = v` and `d.update(...)` by the name of d."""
@@ -282,12 +284,21 @@ class Source:
 
     def __init__(self, path: str, text: str, tree: ast.Module, lines: Lines) -> None:
         self.path, self.text, self.tree, self.lines = path, text, tree, lines
+        self.scopes: List[Scope] = []
         self.options: Dict[str, Tuple[Scope, int, ast.Call]] = {}
         """Every add_argument that was come by, by the name of the attribute that it makes."""
-        self.imports = tuple(_imports(tree, self))
+        told = any(name in text for name in (*PACKAGES, "bfloat16"))
+        self.imports = tuple(_imports(tree, self)) if told else ()
         self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)}
-        self._hits = self._interesting_lines()
+        self.matters = bool(self.tracked) or "bfloat16" in text
+        """Whether there is anything in it to be examined for its own sake."""
         self.module = Scope(self, tree, None, "")
+
+    def forget(self) -> None:
+        """Lets go of the tree: scopes and sources hold each other, and nobody collects cycles in a short run."""
+        for scope in self.scopes:
+            scope.__dict__.clear()
+        self.__dict__.clear()
 
     def interesting(self, first: int, last: int) -> bool:
         """Whether something of interest is written on one of these lines."""
@@ -307,7 +318,8 @@ class Source:
         name = self.place(function)
         return place._replace(line=name.end_line, column=max(1, name.end_column - len(function.attr)))
 
-    def _interesting_lines(self) -> List[int]:
+    @functools.cached_property
+    def _hits(self) -> List[int]:
         words = set(METHODS)
         for name in self.tracked:
             words.add(name.rpartition(".")[2])
@@ -353,10 +365,14 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.starts = [0, *(match.end() for match in re.finditer("\r\n|\r|\n", text))]
         self._ascii = text.isascii()
         self.lines_in_file: List[int] = []
         """Of a notebook: the line of the .ipynb file for each line of Python."""
+
+    @functools.cached_property
+    def starts(self) -> List[int]:
+        """The offset at which each line begins."""
+        return [0, *(match.end() for match in re.finditer("\r\n|\r|\n", self.text))]
 
     def column(self, line: int, offset: int) -> int:
         """The column, from 1, of an offset in bytes."""

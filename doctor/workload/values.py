@@ -59,6 +59,15 @@ class Frame:
         return self.scope.source
 
 
+class Shared:
+    """Values, outcomes of tests and bindings, by node or name, frame and order."""
+
+    def __init__(self) -> None:
+        self.values: Dict[Tuple[int, int, int], Value] = {}
+        self.truths: Dict[Tuple[int, int, int], bool | None] = {}
+        self.found: Dict[Tuple[str, int, int], Tuple[Frame, Definition] | None] = {}
+
+
 class Script:
     """What is known besides the file: its launch, and the files of its project."""
 
@@ -68,10 +77,22 @@ class Script:
         self.source, self.launch, self._neighbour = source, launch, neighbour
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
+        self.shared: Shared = Shared()
+        """What no open question has a part in: it is the same in every world."""
         self.nothing = Value(UNKNOWN, Place(source.path, 1))
         self._modules: Dict[str, Source | None] = {}
         self._frames: Dict[Tuple[int, ...], Frame] = {}
         self.cautious = Cautious(self)
+
+    def forget(self) -> None:
+        """Lets go of everything but what was found."""
+        for source in (self.source, *self._modules.values()):
+            if source is not None:
+                source.forget()
+        for frame in self._frames.values():
+            frame.__dict__.clear()
+        self.cautious.__dict__.clear()
+        self.__dict__.clear()
 
     def frame(self, scope: Scope) -> Frame:
         """The frame of a scope that nothing here calls."""
@@ -109,14 +130,16 @@ class World:
         self._decided: Dict[str, bool] = {}
         self.taken: List[bool] = []
         self._depth = 0
-        self._memory: Dict[Tuple[int, int, int], Value] = {}
-        self._truths: Dict[Tuple[int, int, int], bool | None] = {}
-        self._found: Dict[Tuple[str, int, int], Tuple[Frame, Definition] | None] = {}
+        self._own = Shared()
+        self._shared = script.shared if not self._given else Shared()
+        self._asked = 0
+        """How often an open question has had a part in something; what it had none in is shared."""
 
     # --- Conditions -----------------------------------------------------------------------------------
 
     def decide(self, key: str) -> bool:
         """How this world answers a question that nothing answers: yes at first."""
+        self._asked += 1
         if key not in self._decided:
             outcome = self._prefix[len(self.taken)] if len(self.taken) < len(self._prefix) else True
             self.taken.append(outcome)
@@ -168,9 +191,15 @@ class World:
             if question in self._given:
                 return self._given[question] != flipped
         key = (id(test), id(frame), order)
-        if key not in self._truths:
-            self._truths[key] = self._work_out(test, frame, order)
-        return self._truths[key]
+        if key in self._shared.truths:
+            return self._shared.truths[key]
+        if key in self._own.truths:
+            self._asked += 1
+            return self._own.truths[key]
+        before = self._asked
+        outcome = self._work_out(test, frame, order)
+        (self._shared if self._asked == before else self._own).truths[key] = outcome
+        return outcome
 
     def _work_out(self, test: ast.expr, frame: Frame, order: int) -> bool | None:
         if isinstance(test, ast.BoolOp):
@@ -232,9 +261,15 @@ class World:
     def _find(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
         """The binding of a name that is seen before this statement, in this scope or around it."""
         key = (name, id(frame), order)
-        if key not in self._found:
-            self._found[key] = self._look_for(name, frame, order)
-        return self._found[key]
+        if key in self._shared.found:
+            return self._shared.found[key]
+        if key in self._own.found:
+            self._asked += 1
+            return self._own.found[key]
+        before = self._asked
+        found = self._look_for(name, frame, order)
+        (self._shared if self._asked == before else self._own).found[key] = found
+        return found
 
     def _look_for(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
         at: Frame | None = frame
@@ -419,8 +454,11 @@ class World:
         if kind is ast.Constant:
             return Value(node.value, frame.source.place(node))  # type: ignore[attr-defined]
         key = (id(node), id(frame), order)
-        if key in self._memory:
-            return self._memory[key]
+        if key in self._shared.values:
+            return self._shared.values[key]
+        if key in self._own.values:
+            self._asked += 1
+            return self._own.values[key]
         self.script.steps_left -= 1
         if self._depth >= DEPTH_LIMIT or self.script.steps_left < 0:
             return self.unknown(node, frame)
@@ -428,14 +466,19 @@ class World:
         if handle is None:
             return self.unknown(node, frame)
         self._depth += 1
-        self._memory[key] = self.script.nothing  # for a name that is defined by itself
+        self._own.values[key] = self.script.nothing  # for a name that is defined by itself
+        before = self._asked
         try:
             value: Value = handle(self, node, frame, order)
         except (ArithmeticError, TypeError, ValueError, KeyError, IndexError, MemoryError):
             value = self.unknown(node, frame)
         finally:
             self._depth -= 1
-        self._memory[key] = value
+        if self._asked == before:
+            del self._own.values[key]
+            self._shared.values[key] = value
+        else:
+            self._own.values[key] = value
         return value
 
     def _of_name(self, node: ast.Name, frame: Frame, order: int) -> Value:
@@ -1073,6 +1116,7 @@ class Cautious(World):
 
     def decide(self, key: str) -> bool:
         """Raises _Open unless it is given."""
+        self._asked += 1
         if key in self._given:
             return self._given[key]
         raise _Open
@@ -1083,7 +1127,8 @@ class Cautious(World):
             return super().value(node, frame, order)
         except _Open:
             value = self.unknown(node, frame)
-            self._memory[(id(node), id(frame), order)] = value
+            self._own.values[(id(node), id(frame), order)] = value
+            self._asked += 1
             return value
 
     def reaches(self, frame: Frame, guards: Guards) -> bool:
@@ -1091,8 +1136,8 @@ class Cautious(World):
 
         What has to be given for it, `given` tells."""
         self._given.clear()
-        for memory in (self._memory, self._truths, self._found):
-            memory.clear()
+        self._own = Shared()
+        self._shared = self.script.shared
         by_default = True
         levels = [(frame, guards)]
         at = frame
@@ -1132,8 +1177,8 @@ class Cautious(World):
             return True
         self._given[key] = outcome != flipped
         if known is not None:
-            for memory in (self._memory, self._truths, self._found):
-                memory.clear()
+            self._own = Shared()
+            self._shared = Shared()  # what the defaults make of it does not hold here
         return known is None
 
 
