@@ -52,7 +52,8 @@ class _WithWorkload(_Examples):
 
         ctx.allow_interspersed_args = False
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
-        ctx.allow_interspersed_args = not is_launch(list(given.get("workload") or ()))
+        words = given.get("workload")  # a marker of click's own where there are none
+        ctx.allow_interspersed_args = not (isinstance(words, (list, tuple)) and is_launch(list(words)))
         return super().parse_args(ctx, args)
 
 

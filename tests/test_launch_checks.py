@@ -92,8 +92,8 @@ def script(text: str, name: str = "train.sh") -> Workload:
         ),
         (
             "CUDA_VISIBLE_DEVICES=2,3 deepspeed --include localhost:0,3 train.py",
-            "warning: CUDA_VISIBLE_DEVICES=2,3 is overridden by --include localhost:0,3: the processes get GPU"
-            " 0, which it hides",
+            "warning: CUDA_VISIBLE_DEVICES=2,3 is overridden by --include localhost:0,3: the processes get"
+            " GPU 0, which it hides",
         ),
         (
             "accelerate launch --multi_gpu --use_deepspeed --num_processes 2 train.py",
@@ -318,7 +318,7 @@ def a_model(size_bytes: int, dtype: str = "float16") -> None:
 
 
 def with_free(workload: Workload, free_bytes: int) -> Workload:
-    paths = {name: it._replace(free_bytes=free_bytes) for name, it in workload.paths.items()}
+    paths = {name: it._replace(free_bytes=free_bytes, writable=True) for name, it in workload.paths.items()}
     return msgspec.structs.replace(workload, paths=paths)
 
 
@@ -441,17 +441,15 @@ def memory(path: str, free_bytes: int) -> Mounts:
     return Mounts(mounts=(mount,))
 
 
-def test_a_cache_dir_is_judged_where_it_is_written(tmp_path: Path) -> None:
-    text = LOADS.replace('opt-125m")', f'opt-125m", cache_dir="{tmp_path}/cache")')
+def test_a_cache_dir_is_judged_where_it_is_written() -> None:
+    text = LOADS.replace('opt-125m")', 'opt-125m", cache_dir="/data/cache")')
     workload = with_free(script(text, "train.py"), 10**8)
-    assert says(CacheDirTooSmall, workload) == [
-        f"4: warning: cache_dir={tmp_path}/cache has only 100 MB free"
-    ]
+    assert says(CacheDirTooSmall, workload) == ["4: warning: cache_dir=/data/cache has only 100 MB free"]
     assert says(CacheDirTooSmall, workload, assumed=True) == []
     assert says(CacheDirTooSmall, with_free(workload, 10**11)) == []
     small = "less than a model of 7 billion parameters takes in float16 (15 GB)"
     assert says(CacheDirTooSmall, with_free(workload, 10**10)) == [
-        f"4: warning: cache_dir={tmp_path}/cache has 10 GB free: {small}"
+        f"4: warning: cache_dir=/data/cache has 10 GB free: {small}"
     ]
 
 

@@ -363,7 +363,9 @@ def _read_all(tasks: Sequence[Task]) -> Iterator[Tuple[Read, Ignored]]:
     """Scripts in order; many of them side by side."""
     processes = min(len(os.sched_getaffinity(0)), len(tasks) // SIDE_BY_SIDE, 8)
     if processes < 2:
-        yield from map(_read_one, tasks)
+        reader = _Reader(real_host())
+        for path, launch in tasks:
+            yield reader.read_script(path, launch)
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -381,6 +383,7 @@ def _reader_of_this_process() -> _Reader:
 
 
 def _read_one(task: Task) -> Tuple[Read, Ignored]:
+    """In a process that was started for it."""
     return _reader_of_this_process().read_script(*task)
 
 

@@ -32,6 +32,11 @@ METHODS = frozenset(
 CASTS = frozenset({"to", "float", "cast"})
 """Of interest when they name a dtype or belong to a model; too common to look for in every file."""
 
+CHANGES = frozenset(
+    "update setdefault pop popitem clear append extend insert remove sort reverse".split()
+)
+"""Methods that change the dict or list that they are called on."""
+
 _TERMINATORS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _EXITS = frozenset({"exit", "_exit", "abort"})
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
@@ -80,6 +85,8 @@ class Scope:
         self.functions: List[Scope] = []
         self.classes: Dict[str, Scope] = {}
         self.parameters: Set[str] = set()
+        self.loops: List[Tuple[int, int]] = []
+        """The orders of the statements of each loop: after the first, up to the last."""
         self.targets: Dict[int, str] = {}
         """By the id of a value: the name that it is bound to."""
         self._order = 0
@@ -126,7 +133,9 @@ class Scope:
             elif isinstance(statement, (ast.For, ast.AsyncFor)):
                 self._note(guards, statement.iter)
                 self._unknown(statement.target, guards)
+                begin = self._order
                 self._body(statement.body, guards)
+                self.loops.append((begin, self._order))
                 self._body(statement.orelse, guards)
             elif hasattr(statement, "cases"):  # match, from Python 3.10 on
                 for case in statement.cases:
@@ -163,9 +172,22 @@ class Scope:
                 self._define(name, guards, "value", value)
                 self.targets[id(value)] = name
         elif isinstance(target, ast.Subscript):
-            name = dotted(target.value) or ""
-            change = Definition(self._order, guards, "setitem", (target, value))
-            self.changes.setdefault(name.partition("[")[0], []).append(change)
+            self._change(target, guards, "setitem", (target, value))
+
+    def _change(self, target: ast.expr, guards: Guards, kind: str, node: Any) -> None:
+        """Keeps what is done to a dict or list, by the name at the root of `d["a"]["b"]`."""
+        while isinstance(target, ast.Subscript):
+            target = target.value
+        name = dotted(target)
+        if name:
+            self.changes.setdefault(name, []).append(Definition(self._order, guards, kind, node))
+
+    def _method(self, call: ast.expr, guards: Guards) -> None:
+        """A call that changes what it is called on."""
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in CHANGES:
+            nested = isinstance(call.func.value, ast.Subscript)
+            kind = "touched" if nested or call.func.attr not in ("update", "setdefault", "pop") else call.func.attr
+            self._change(call.func.value, guards, kind, call)
 
     def _unknown(self, target: ast.expr, guards: Guards) -> None:
         for node in ast.walk(target):
@@ -175,6 +197,7 @@ class Scope:
     # --- One method a kind of statement; what it returns are the guards of the statements after it --------
 
     def _assign(self, statement: ast.Assign, guards: Guards) -> None:
+        self._method(statement.value, guards)
         for target in statement.targets:
             self._target(target, statement.value, guards)
         self._note(guards, statement.value)
@@ -193,15 +216,35 @@ class Scope:
         value = statement.value
         if isinstance(value, ast.Call):
             function = value.func
+            self._method(value, guards)
             if isinstance(function, ast.Attribute):
-                if function.attr in ("update", "setdefault", "pop"):
-                    name = dotted(function.value)
-                    if name:
-                        change = Definition(self._order, guards, function.attr, value)
-                        self.changes.setdefault(name, []).append(change)
-                elif function.attr == "add_argument":
+                if function.attr == "add_argument":
                     self.source.options[destination(value)] = (self, self._order, value)
+                elif function.attr == "set_defaults":
+                    for keyword in value.keywords:
+                        self.source.defaults[keyword.arg or ""] = (self, self._order, keyword.value)
+            elif isinstance(function, ast.Name):
+                self._own_function(function.id, value, guards)
         self._note(guards, value)
+
+    def _own_function(self, name: str, call: ast.Call, guards: Guards) -> None:
+        if name == "setattr" and len(call.args) == 3:
+            target, attribute = dotted(call.args[0]), call.args[1]
+            if target and isinstance(attribute, ast.Constant):
+                self._define(f"{target}.{attribute.value}", guards, "value", call.args[2])
+            return
+        for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+            if isinstance(argument, ast.Name):
+                self._change(argument, guards, "passed", (call, argument))
+
+    def _delete(self, statement: ast.Delete, guards: Guards) -> None:
+        for target in statement.targets:
+            if isinstance(target, ast.Subscript):
+                self._change(target, guards, "touched", statement)
+            else:
+                name = dotted(target)
+                if name:
+                    self._define(name, guards, "unknown", target)
 
     def _if(self, statement: ast.If, guards: Guards) -> Guards:
         self._note(guards, statement.test)
@@ -217,7 +260,9 @@ class Scope:
 
     def _while(self, statement: ast.While, guards: Guards) -> None:
         self._note(guards, statement.test)
+        begin = self._order
         self._body(statement.body, guards)
+        self.loops.append((begin, self._order))
         self._body(statement.orelse, guards)
 
     def _try(self, statement: ast.Try, guards: Guards) -> None:
@@ -274,6 +319,7 @@ _HANDLERS: Dict[type, Any] = {
     ast.ImportFrom: Scope._import_from,
     ast.Return: Scope._return,
     ast.Assert: Scope._other,
+    ast.Delete: Scope._delete,
 }
 if hasattr(ast, "TryStar"):
     _HANDLERS[ast.TryStar] = Scope._try
@@ -287,6 +333,8 @@ class Source:
         self.scopes: List[Scope] = []
         self.options: Dict[str, Tuple[Scope, int, ast.Call]] = {}
         """Every add_argument that was come by, by the name of the attribute that it makes."""
+        self.defaults: Dict[str, Tuple[Scope, int, ast.expr]] = {}
+        """The same of set_defaults."""
         told = any(name in text for name in (*PACKAGES, "bfloat16"))
         self.imports = tuple(_imports(tree, self)) if told else ()
         self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)}
@@ -319,6 +367,12 @@ class Source:
         return place._replace(line=name.end_line, column=max(1, name.end_column - len(function.attr)))
 
     @functools.cached_property
+    def assigned_elsewhere(self) -> Set[str]:
+        """Names of the module that functions assign to."""
+        found = re.findall(r"^[ \t]+(?:global|nonlocal)[ \t]+([\w, \t]+)", self.text, re.MULTILINE)
+        return {name.strip() for names in found for name in names.split(",")}
+
+    @functools.cached_property
     def _hits(self) -> List[int]:
         words = set(METHODS)
         for name in self.tracked:
@@ -331,7 +385,7 @@ class Source:
             while at >= 0:
                 found.add(bisect.bisect_right(starts, at))
                 at = text.find(word, at + len(word))
-        for word in ("bfloat16", "float16", "torch.half", "float32", ".float()", ".Fire(", "typer.run("):
+        for word in ("bfloat16", "float16", "torch.half", "float32", ".float()", "Fire(", "typer.run(", ".prepare("):
             at = text.find(word)
             while at >= 0:
                 found.add(bisect.bisect_right(starts, at))

@@ -211,7 +211,9 @@ class World:
             return None
         if isinstance(constant, OpenDict):
             return True if constant else None
-        if isinstance(constant, (Symbol, Call, _Local)):
+        if isinstance(constant, Symbol):
+            return True if _is_thing(constant) else None
+        if isinstance(constant, (Call, _Local, _Options, _Instance, _Parser)):
             return True
         return bool(constant)
 
@@ -276,12 +278,17 @@ class World:
         here = order
         while at is not None:
             if not at.scope.is_class or at is frame:
-                for definition in reversed(at.scope.names.get(name, ())):
+                definitions = at.scope.names.get(name, ())
+                for definition in reversed(definitions):
                     if definition.order < here and self.holds(definition.guards, at, definition.order):
+                        if _changes_in_loop(at.scope, definitions, definition, here):
+                            return at, definition._replace(kind="unknown")
+                        if at.scope.parent is None and name in at.source.assigned_elsewhere:
+                            return at, definition._replace(kind="unknown")
                         return at, definition
                 if name in at.scope.parameters:
                     return None
-            at, here = self._around(at), END
+            at, here = self._around(at), _called_from(at)
         return None
 
     def _around(self, frame: Frame) -> Frame | None:
@@ -340,10 +347,10 @@ class World:
         if module and not tracked(qualified):
             other = self.script.module(frame.source, module)
             if other is not None:
-                scope = other.module.index()
-                bound = scope.names.get(name)
-                if bound:
-                    return self._definition(bound[-1], self._frame(scope))
+                at = self._frame(other.module)
+                bound = self._find(name, at, END)
+                if bound is not None:
+                    return self._definition(bound[1], bound[0])
         elif not module:
             other = self.script.module(frame.source, qualified)
             if other is not None:
@@ -353,13 +360,21 @@ class World:
     def _changed(self, value: Value, name: str, frame: Frame, after: int, before: int) -> Value:
         """A dict with what was put into it between its binding and here."""
         changes = frame.scope.changes.get(name)
-        if not changes or not isinstance(value.constant, dict):
+        if not changes or not isinstance(value.constant, (dict, list)):
             return value
+        if isinstance(value.constant, list):
+            happened = [it for it in changes if after < it.order < before and it.kind != "passed"]
+            return value._replace(constant=UNKNOWN) if happened else value
         entries = type(value.constant)(value.constant)
         for change in changes:
             if not after < change.order < before or not self.holds(change.guards, frame, change.order):
                 continue
-            if change.kind == "setitem":
+            if change.kind == "touched":
+                return value._replace(constant=UNKNOWN)
+            if change.kind == "passed":
+                if self._may_change(change, frame):
+                    return value._replace(constant=UNKNOWN)
+            elif change.kind == "setitem":
                 target, assigned = change.node
                 entries = self._set_item(entries, target, assigned, frame, change.order)
             elif change.kind == "pop":
@@ -373,6 +388,18 @@ class World:
             else:
                 entries = self._updated(entries, change.node, frame, change.order)
         return value._replace(constant=entries)
+
+    def _may_change(self, change: Definition, frame: Frame) -> bool:
+        """Whether a function of the project that is handed a dict changes it."""
+        call, argument = change.node
+        function = self.value(call.func, frame, change.order).constant
+        if not isinstance(function, _Local) or function.scope.is_class:
+            return False
+        arguments = function.scope.index().node.args
+        names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
+        mine = {names[n] for n, it in enumerate(call.args) if it is argument and n < len(names)}
+        mine |= {it.arg for it in call.keywords if it.value is argument and it.arg}
+        return any(name in function.scope.changes for name in mine)
 
     def _set_item(
         self, entries: Dict[Any, Value], target: ast.Subscript, assigned: ast.expr, frame: Frame, order: int
@@ -489,7 +516,9 @@ class World:
         if name:
             found = self._find(name, frame, order)
             if found is not None:
-                return self._definition(found[1], found[0])
+                where, definition = found
+                value = self._definition(definition, where)
+                return self._changed(value, name, where, definition.order, order if where is frame else END)
             if name.startswith("self."):
                 return self._of_self(name, node, frame)
         base = self.value(node.value, frame, order)
@@ -507,9 +536,9 @@ class World:
         if isinstance(constant, Call):
             return constant.arguments.get(node.attr) or self.unknown(node, frame)
         if isinstance(constant, _Local) and constant.scope.parent is None:  # a module of the project
-            bound = constant.scope.index().names.get(node.attr)
-            if bound:
-                return self._definition(bound[-1], self._frame(constant.scope))
+            bound = self._find(node.attr, self._frame(constant.scope), END)
+            if bound is not None:
+                return self._definition(bound[1], bound[0])
         if isinstance(constant, dict) and node.attr in constant:
             entry = constant[node.attr]
             return entry if isinstance(entry, Value) else self.unknown(node, frame)
@@ -526,12 +555,15 @@ class World:
             for function in scope.index().functions
             for definition in function.index().names.get(name, ())
         ]
+        if any(name in function.changes for function in scope.functions):
+            return self.unknown(node, frame)
         if len(bound) == 1:
             function, definition = bound[0]
             at = self._frame(function)
-            return self._definition(definition, at)
+            if self.holds(definition.guards, at, definition.order):
+                return self._definition(definition, at)
         attribute = scope.names.get(name.partition(".")[2])
-        if not bound and attribute:
+        if len(bound) < 2 and attribute:
             return self._definition(attribute[-1], self._frame(scope))
         return self.unknown(node, frame)
 
@@ -600,9 +632,7 @@ class World:
                     rest = [self._known_truth(other, frame, order) for other in node.values]
                     if False in rest:
                         return Value(False, frame.source.place(node))
-                    if self.truth(node, frame, order) is False:
-                        return Value(False, frame.source.place(node))
-                    return Value(True, frame.source.place(node))
+                    return self.unknown(node, frame)
         return value or self.unknown(node, frame)
 
     def _of_unary(self, node: ast.UnaryOp, frame: Frame, order: int) -> Value:
@@ -626,6 +656,14 @@ class World:
         if compare is None or not left.known or not right.known:
             return self.unknown(node, frame)
         one, other = left.plain, right.plain
+        if _holds_unknown(one) or _holds_unknown(other):
+            return self.unknown(node, frame)
+        symbols = [it for it in (one, other) if isinstance(it, Symbol)]
+        if symbols:
+            # What a name of a library is worth is known of things that are only ever compared with each other.
+            same_kind = len(symbols) == 2 or one is None or other is None
+            if not same_kind or not all(map(_is_thing, symbols)):
+                return self.unknown(node, frame)
         if isinstance(node.ops[0], (ast.Is, ast.IsNot)) and not (
             one is None or other is None or isinstance(other, bool)
         ):
@@ -633,8 +671,6 @@ class World:
         for it in (one, other):
             if isinstance(it, (_Local, _Options, _Instance, Call)) and one is not None and other is not None:
                 return self.unknown(node, frame)
-        if isinstance(other, (list, dict)) and UNKNOWN in (other if isinstance(other, list) else ()):
-            return self.unknown(node, frame)
         return Value(bool(compare(one, other)), left.place, left.key, left.origin)
 
     def _of_binary(self, node: ast.BinOp, frame: Frame, order: int) -> Value:
@@ -647,8 +683,8 @@ class World:
             return Value([*one, *other], place)
         compute = _ARITHMETIC.get(type(node.op))
         numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
-        texts = isinstance(one, str) and isinstance(other, str) and isinstance(node.op, ast.Add)
-        if compute is not None and (numbers or (texts and not isinstance(one, Symbol))):
+        texts = type(one) is str and type(other) is str and isinstance(node.op, ast.Add)
+        if compute is not None and (numbers or texts):
             return Value(compute(one, other), place)
         return self.unknown(node, frame)
 
@@ -656,7 +692,7 @@ class World:
         parts = []
         for it in node.values:
             if isinstance(it, ast.FormattedValue):
-                if it.format_spec is not None:
+                if it.format_spec is not None or it.conversion not in (-1, ord("s")):
                     return self.unknown(node, frame)
                 it = it.value
             constant = self.value(it, frame, order).constant
@@ -1317,6 +1353,43 @@ def _order_of(test: ast.expr, frame: Frame, order: int) -> int:
         for statement in frame.scope.statements:
             _keep(orders, statement.guards, statement.order)
     return int(orders.get(id(test), order))
+
+
+def _is_thing(symbol: Symbol) -> bool:
+    """Whether a name is that of a class, function or dtype of a library: it is true, and nothing else is it."""
+    last = symbol.rpartition(".")[2]
+    if last.startswith("__") or last.isupper():
+        return False
+    return tracked(symbol) or symbol.partition(".")[0] in ("torch", "typing", "functools")
+
+
+def _holds_unknown(plain: Any) -> bool:
+    if isinstance(plain, dict):
+        return any(map(_holds_unknown, plain.values()))
+    return any(map(_holds_unknown, plain)) if isinstance(plain, list) else plain is UNKNOWN
+
+
+def _changes_in_loop(
+    scope: Scope, definitions: Sequence[Definition], definition: Definition, here: int
+) -> bool:
+    """Whether the next turn of a loop sees another binding of a name, or one that is made from the last."""
+    for begin, end in scope.loops:
+        if begin < here <= end and any(here <= it.order <= end for it in definitions):
+            return True
+        if definition.kind == "augmented" and begin < definition.order <= end:
+            return True
+    return False
+
+
+def _called_from(frame: Frame) -> int:
+    """Where the scope around a frame's function stands when it is called."""
+    parent = frame.scope.parent
+    at = frame
+    while at.caller is not None:
+        if at.caller.scope is parent:
+            return at.order
+        at = at.caller
+    return END
 
 
 def _keep(orders: Dict[int, int], guards: Sequence[Guard], order: int) -> None:
