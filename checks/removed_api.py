@@ -162,7 +162,7 @@ def _knows_both(use: api.Use) -> bool:
 
 def _finding(use: api.Use, verdict: api.Verdict, severity: Severity) -> Finding:
     change = use.change
-    evidence = {"name": use.asked, "package": use.package, "version": verdict.version}
+    evidence: Dict[str, object] = {"name": use.asked, "package": use.package, "version": verdict.version}
     if verdict.asked:
         evidence["asked"] = True
     if use.keyword:

@@ -305,7 +305,7 @@ AutoModel.from_pretrained('m', device_map=args.{attribute})
         ("parsed = parser.parse_args()\nargs = parsed", [1]),
         ("args = parser.parse_args()\nargs = load(args)", [UNKNOWN]),
         (
-            "group = parser.add_argument_group()\ngroup.add_argument('--x', default=7)\nargs = parser.parse_args()",
+            "parser.add_argument_group().add_argument('--x', default=7)\nargs = parser.parse_args()",
             [7],
         ),
     ],
@@ -724,7 +724,7 @@ SFTTrainer(model, args=arguments, peft_config=LoraConfig(r=8)).train()
 def test_deepspeed_trains_a_model_by_itself(read: Read) -> None:
     story = the_story(
         read(
-            f"{IMPORTS}import deepspeed\n{LOAD}model.half()\nengine, _, _, _ = deepspeed.initialize(model=model)\n"
+            f"{IMPORTS}import deepspeed\n{LOAD}model.half()\nengine, *_ = deepspeed.initialize(model=model)\n"
         )
     )
     assert steps(story) == ["half"] and story.training is not None

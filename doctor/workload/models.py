@@ -62,9 +62,8 @@ def dtype(story: Story) -> Value | None:
     for step in story.steps:
         cast = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}.get(step.name)
         if step.name == "to":
-            given = step.argument("dtype", 0)
-            named = _named(given) if given is not None else None
-            cast = named.constant if named is not None and named.constant in HALF | {"float32"} else None
+            words = [_named(it).constant for it in (*step.positional, *step.arguments.values())]
+            cast = next((it for it in words if isinstance(it, str) and it in HALF | {"float32"}), None)
         if cast is not None:
             found = Value(cast, step.place, step.place)
     return found

@@ -10,7 +10,7 @@ import functools
 import json
 import re
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import msgspec
 
@@ -29,6 +29,7 @@ from llm_doctor.workload.data import (
 )
 from llm_doctor.workload.source import CASTS, METHODS, Guards, Lines, Scope, Source, calls, dotted, tracked
 from llm_doctor.workload.values import (
+    Neighbour,
     END,
     Frame,
     World,
@@ -40,7 +41,6 @@ from llm_doctor.workload.values import (
 )
 from llm_doctor.workload.values import Script as Reading
 
-Neighbour = Callable[[Source, str], "Source | None"]
 
 LOADS = frozenset({"from_pretrained", "from_config"})
 WRAPS = frozenset(
@@ -218,8 +218,26 @@ class _Reader:
     def __init__(self, reading: Reading, notebook: bool) -> None:
         self._reading, self._notebook = reading, notebook
         self._source = reading.source
+        self._find_helpers()
         self._first = World(reading)
         self._entered: Dict[int, Frame] = {}
+
+    def _find_helpers(self) -> None:
+        """Marks the lines that call functions of other files in which models are made or trained."""
+        for statement in self._source.tree.body:
+            if not isinstance(statement, (ast.ImportFrom, ast.Import)):
+                continue
+            for alias in statement.names:
+                bound = alias.asname or alias.name.partition(".")[0]
+                if isinstance(statement, ast.Import):
+                    module, word = alias.name, f"{bound}."
+                else:
+                    module, word = "." * statement.level + (statement.module or ""), f"{bound}("
+                if tracked(module) or f"{word}" not in self._source.text:
+                    continue
+                other = self._reading.module(self._source, module, telling=True)
+                if other is not None and other.matters:
+                    self._source.mark(word)
 
     def read(self) -> Read:
         """The script with its stories and trainings."""
@@ -261,6 +279,10 @@ class _Reader:
                 # Nothing in this file calls it: gone into by itself.
                 frame = self._first._frame(scope)
                 frame.position = (END, scope.node.lineno)
+                if any(
+                    dotted(getattr(it, "func", it)).endswith(".command") for it in scope.node.decorator_list
+                ):
+                    frame.launched = "typer"
                 self._entered[id(scope)] = frame
                 self._linearize(frame, found, 0, set())
         found.sort(key=lambda event: event.position)
@@ -285,9 +307,8 @@ class _Reader:
                         continue
                     launched = self._launched(name, node, frame, statement.order)
                     if launched is not None:
-                        self._enter(
-                            launched, frame, node, statement, position, found, depth, inside, launched=True
-                        )
+                        by = "typer" if "typer" in name else "fire"
+                        self._enter(launched, frame, node, statement, position, found, depth, inside, by)
                         continue
                     if self._matters(name, node, frame, statement.order, local):
                         found.append(Event(position, frame, statement.order, statement.guards, node))
@@ -307,7 +328,7 @@ class _Reader:
         found: List[Event],
         depth: int,
         inside: set[int],
-        launched: bool = False,
+        launched: str = "",
     ) -> None:
         if id(scope) in inside or depth > 6:
             return
@@ -320,6 +341,11 @@ class _Reader:
 
     def _local(self, name: str, frame: Frame, order: int) -> Scope | None:
         base = name.partition(".")[0]
+        if base == "self" and name.count(".") == 1:
+            scope: Scope | None = frame.scope
+            while scope is not None and not scope.is_class:
+                scope = scope.parent
+            return scope.function(name[5:]) if scope is not None else None
         bound = None
         at: Frame | None = frame
         while at is not None and bound is None:
@@ -348,7 +374,8 @@ class _Reader:
         if last in METHODS or local is not None:
             return True
         if last in CASTS:
-            return any("float" in ast.dump(it) or "half" in ast.dump(it) for it in node.args) or (
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            return any("float" in ast.dump(it) or "half" in ast.dump(it) for it in given) or (
                 last == "float" and isinstance(node.func, ast.Attribute) and not node.args
             )
         base = name.partition(".")[0]
@@ -610,6 +637,11 @@ class _Reader:
     def _training(self, world: World, event: Event, trainer: Call) -> Training:
         settings: Dict[str, Value] = {}
         place, unseen = trainer.place, False
+        if trainer.name == "initialize":
+            config = trainer.argument("config") or trainer.argument("config_params")
+            if config is not None:
+                settings["deepspeed"] = config
+            unseen = True
         if trainer.name.endswith("Trainer"):
             node = next((it.value for it in event.node.keywords if it.arg == "args"), None)
             if node is None and len(event.node.args) > 1:

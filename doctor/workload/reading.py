@@ -41,6 +41,8 @@ SIDE_BY_SIDE = 64
 LAUNCHES_LIMIT = 4
 """Ways of launching one script that are looked at, each by itself."""
 
+TELLING = ("from_pretrained", "get_peft_model", "Trainer(", "TrainingArguments(", "deepspeed.initialize")
+"""Words of files in which models are made or trained."""
 _KINDS = {
     ".py": "python",
     ".ipynb": "notebook",
@@ -280,7 +282,7 @@ class _Reader:
                 self._read_config(path, text)
         return self._configs.get(path)
 
-    def _neighbour(self, source: Source, module: str) -> Source | None:
+    def _neighbour(self, source: Source, module: str, telling: bool) -> Source | None:
         """A file of the same project by the module name that a script imports it by."""
         from llm_doctor.workload.python import parse
 
@@ -297,7 +299,9 @@ class _Reader:
                 if not self._is_there(path):
                     continue
                 text = self._text(path, FOLDER_SIZE_LIMIT, False)
-                parsed = parse(path, text) if text is not None else None
+                if text is None or (telling and not any(word in text for word in TELLING)):
+                    return None
+                parsed = parse(path, text)
                 return None if isinstance(parsed, Problem) else parsed
         return None
 
@@ -338,9 +342,11 @@ class _Reader:
         """The training with the DeepSpeed configuration that it names, or the only one there is."""
         value = training.settings.get("deepspeed")
         launch = training.launch
-        if value is None and launch is not None:
-            value = launch.flags.get("deepspeed") or launch.options.get("deepspeed_config_file")
-            value = value or launch.flags.get("deepspeed_config")
+        if launch is not None and (value is None or not isinstance(value.constant, (str, dict))):
+            named_by = [launch.flags.get("deepspeed"), launch.flags.get("deepspeed_config")]
+            named_by.append(launch.options.get("deepspeed_config_file"))
+            texts = [it for it in named_by if it is not None and type(it.constant) is str]
+            value = texts[0] if texts else value
         config = None
         if value is not None and isinstance(value.constant, str) and not isinstance(value.constant, bool):
             directory = launch.directory if launch is not None else ""

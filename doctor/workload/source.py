@@ -32,9 +32,7 @@ METHODS = frozenset(
 CASTS = frozenset({"to", "float", "cast"})
 """Of interest when they name a dtype or belong to a model; too common to look for in every file."""
 
-CHANGES = frozenset(
-    "update setdefault pop popitem clear append extend insert remove sort reverse".split()
-)
+CHANGES = frozenset("update setdefault pop popitem clear append extend insert remove sort reverse".split())
 """Methods that change the dict or list that they are called on."""
 
 _TERMINATORS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
@@ -186,7 +184,11 @@ class Scope:
         """A call that changes what it is called on."""
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in CHANGES:
             nested = isinstance(call.func.value, ast.Subscript)
-            kind = "touched" if nested or call.func.attr not in ("update", "setdefault", "pop") else call.func.attr
+            kind = (
+                "touched"
+                if nested or call.func.attr not in ("update", "setdefault", "pop")
+                else call.func.attr
+            )
             self._change(call.func.value, guards, kind, call)
 
     def _unknown(self, target: ast.expr, guards: Guards) -> None:
@@ -231,7 +233,7 @@ class Scope:
         if name == "setattr" and len(call.args) == 3:
             target, attribute = dotted(call.args[0]), call.args[1]
             if target and isinstance(attribute, ast.Constant):
-                self._define(f"{target}.{attribute.value}", guards, "value", call.args[2])
+                self._define(f"{target}.{attribute.value!s}", guards, "value", call.args[2])
             return
         for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
             if isinstance(argument, ast.Name):
@@ -353,6 +355,15 @@ class Source:
         at = bisect.bisect_left(self._hits, first)
         return at < len(self._hits) and self._hits[at] <= last
 
+    def mark(self, word: str) -> None:
+        """Makes every line with this word one of interest."""
+        found = set(self._hits)
+        at = self.text.find(word)
+        while at >= 0:
+            found.add(bisect.bisect_right(self.lines.starts, at))
+            at = self.text.find(word, at + len(word))
+        self._hits = self._with_callers(found)
+
     def place(self, node: Any) -> Place:
         """Where a node stands, in characters."""
         return self.lines.place(self.path, node)
@@ -385,7 +396,16 @@ class Source:
             while at >= 0:
                 found.add(bisect.bisect_right(starts, at))
                 at = text.find(word, at + len(word))
-        for word in ("bfloat16", "float16", "torch.half", "float32", ".float()", "Fire(", "typer.run(", ".prepare("):
+        for word in (
+            "bfloat16",
+            "float16",
+            "torch.half",
+            "float32",
+            ".float()",
+            "Fire(",
+            "typer.run(",
+            ".prepare(",
+        ):
             at = text.find(word)
             while at >= 0:
                 found.add(bisect.bisect_right(starts, at))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple, TypeVar
 
+from llm_doctor.workload import data
 from llm_doctor.workload.data import UNKNOWN, Call, Launch, Place, Symbol, Value
 from llm_doctor.workload.source import Definition, Guard, Guards, Scope, Source, dotted, tracked
 
@@ -43,12 +45,12 @@ class Frame:
         call: ast.Call | None = None,
         order: int = 0,
         guards: Guards = (),
-        launched: bool = False,
+        launched: str = "",
     ) -> None:
         self.scope = scope.index()
         self.caller, self.call, self.order, self.guards = caller, call, order, guards
         self.launched = launched
-        """Whether the command line calls it (fire, typer): options are its parameters."""
+        """`fire` or `typer`, where that calls it with the options of the command line."""
         self.depth: int = caller.depth + 1 if caller else 0
         self.position: Tuple[int, ...] = (*caller.position, order) if caller else ()
         self.outermost: Frame = caller.outermost if caller else self
@@ -57,6 +59,11 @@ class Frame:
     def source(self) -> Source:
         """The file that it is in."""
         return self.scope.source
+
+
+Neighbour = Callable[[Source, str, bool], "Source | None"]
+"""A file of the same project, by the file that imports it and the module's name; with True only one in which
+models are made or trained."""
 
 
 class Shared:
@@ -71,9 +78,7 @@ class Shared:
 class Script:
     """What is known besides the file: its launch, and the files of its project."""
 
-    def __init__(
-        self, source: Source, launch: Launch | None, neighbour: Callable[[Source, str], Source | None]
-    ) -> None:
+    def __init__(self, source: Source, launch: Launch | None, neighbour: Neighbour) -> None:
         self.source, self.launch, self._neighbour = source, launch, neighbour
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
@@ -108,12 +113,13 @@ class Script:
             self._frames[key] = Frame(scope, frame, call, order, guards)
         return self._frames[key]
 
-    def module(self, source: Source, name: str) -> Source | None:
-        """A file of the same project by its module's name, one import deep."""
+    def module(self, source: Source, name: str, telling: bool = False) -> Source | None:
+        """A file of the same project by its module's name, one import deep; None where there is none, or,
+        with `telling`, where no model is made or trained in it."""
         if source is not self.source or tracked(name):
             return None
-        if name not in self._modules:
-            self._modules[name] = self._neighbour(source, name)
+        if self._modules.get(name) is None:
+            self._modules[name] = self._neighbour(source, name, telling)
         return self._modules[name]
 
 
@@ -288,7 +294,8 @@ class World:
                         return at, definition
                 if name in at.scope.parameters:
                     return None
-            at, here = self._around(at), _called_from(at)
+            here = _called_from(at)
+            at = self._around(at)
         return None
 
     def _around(self, frame: Frame) -> Frame | None:
@@ -442,8 +449,13 @@ class World:
         names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
         everything = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         parameter = next((it for it in everything if it.arg == name), None)
-        if frame.launched and parameter is not None and name in self.script.flags:
-            return typed(self.script.flags[name], _annotation(parameter))
+        if frame.launched and parameter is not None:
+            annotation = _annotation(parameter) if frame.launched == "typer" else ""
+            if name in self.script.flags:
+                return typed(self.script.flags[name], annotation)
+            for negated in (f"no_{name}", f"no{name}"):
+                if negated in self.script.flags:
+                    return self.script.flags[negated]._replace(constant=False)
         if call is not None and frame.caller is not None:
             for keyword in call.keywords:
                 if keyword.arg == name:
@@ -456,7 +468,9 @@ class World:
             if any(keyword.arg is None for keyword in call.keywords):
                 return self.unknown(node, frame)
         default = default_of(arguments, name)
-        if default is None:
+        # A function that is called by ways that are not followed need not have its defaults.
+        elsewhere = call is None and not frame.launched and frame.source.text.count(node.name) > 1
+        if default is None or elsewhere:
             return self.unknown(parameter or node, frame)
         value = self.value(default, self._around(frame) or frame, END)
         value = typer_default(value)
@@ -747,7 +761,7 @@ class World:
         if last == "ArgumentParser" or last in ("HfArgumentParser", "TrlParser", "H4ArgumentParser"):
             return Value(_Parser(node, frame, order, last), frame.source.place(node))
         made = last[:1].isupper()  # an object that is told by its arguments
-        if made and isinstance(function, Symbol) and (tracked(name) or name.startswith("torch.")):
+        if made and isinstance(function, Symbol) and (tracked(name) or name.startswith(("torch.", "typer."))):
             return Value(self.make_call(node, frame, order), frame.source.place(node))
         return self.unknown(node, frame)
 
@@ -781,15 +795,26 @@ class World:
     def _parsed(self, parser: _Parser, method: str, node: ast.Call, frame: Frame) -> Value:
         place = frame.source.place(node)
         if method in ("parse_args", "parse_known_args"):
-            options = Value(_Options(), place)
+            flags = None
+            if node.args:
+                words = self.value(node.args[0], frame, END).constant
+                if words is not None and not isinstance(words, list):
+                    return self.unknown(node, frame)
+                flags = data.flags(tuple(words)) if words is not None else None
+            options = Value(_Options(frame.source, flags), place)
             if method == "parse_known_args":
                 return Value([options, Value(UNKNOWN, place)], place)
             return options
         if method.startswith("parse") and parser.node.args:
             from_flags = method in ("parse_args_into_dataclasses", "parse_args_and_config")
+            from_file = not from_flags or (
+                parser.name != "HfArgumentParser" and "config" in self.script.flags
+            )
             given = self.value(parser.node.args[0], parser.frame, parser.order)
             classes = given.constant if isinstance(given.constant, list) else [given]
-            return Value([Value(_Instance(it.constant, None, from_flags), place) for it in classes], place)
+            return Value(
+                [Value(_Instance(it.constant, None, from_flags, from_file), place) for it in classes], place
+            )
         if method == "parse" and parser.name == "H4ArgumentParser":
             return self._parsed(parser, "parse_args_into_dataclasses", node, frame)
         return self.unknown(node, frame)
@@ -915,47 +940,53 @@ class World:
     # --- Options of the command line ------------------------------------------------------------------
 
     def _option(self, options: _Options, name: str, node: ast.expr, frame: Frame) -> Value:
-        specification = frame.source.options.get(name) or self.script.source.options.get(name)
+        specification = options.source.options.get(name) or self.script.source.options.get(name)
+        flags = self.script.flags if options.flags is None else options.flags
         if specification is None:
-            flag = self.script.flags.get(name)
+            flag = flags.get(name)
             return flag if flag is not None else self.unknown(node, frame)
         scope, order, call = specification
-        return self._argparse(name, call, self._frame(scope), order)
+        value = self._argparse(call, self._frame(scope), order, flags)
+        set_default = options.source.defaults.get(name)
+        if set_default is not None and value.origin.startswith("the default"):
+            scope, order, default = set_default
+            value = self.value(default, self._frame(scope), order)
+            return value._replace(origin=f"set_defaults on line {value.place.line}")
+        return value
 
-    def _argparse(self, name: str, call: ast.Call, frame: Frame, order: int) -> Value:
+    def _argparse(self, call: ast.Call, frame: Frame, order: int, flags: Mapping[str, Value]) -> Value:
         keywords = {it.arg: it.value for it in call.keywords if it.arg}
         action = keywords.get("action")
         kind = action.value if isinstance(action, ast.Constant) else "" if action is None else None
         place = frame.source.place(call)
         spelled = next((it.value for it in call.args if isinstance(it, ast.Constant)), "")
-        flag = next(
-            (
-                self.script.flags[text.lstrip("-").replace("-", "_")]
-                for text in (it.value for it in call.args if isinstance(it, ast.Constant))
-                if isinstance(text, str)
-                and text.startswith("--")
-                and text[2:].replace("-", "_") in self.script.flags
-            ),
-            None,
-        )
+        words = [it.value for it in call.args if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+        names = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
+        flag = next((flags[name] for name in names if name in flags), None)
+        if flag is None and flags is self.script.flags:
+            flag = self._short_option([word for word in words if re.fullmatch("-[A-Za-z]\\w*", word)])
+        switch = "BooleanOptionalAction" in dotted(action) if action is not None else False
+        if switch and flag is None:
+            flag = next((flags[f"no_{name}"] for name in names if f"no_{name}" in flags), None)
+            if flag is not None:
+                return flag._replace(constant=False)
         if flag is not None:
-            if kind in ("store_true", "store_false"):
-                return flag._replace(constant=kind == "store_true")
-            if kind == "store_const":
+            if switch or kind in ("store_true", "store_false"):
+                return flag._replace(constant=kind != "store_false")
+            if kind not in ("", "store"):
                 return flag._replace(constant=UNKNOWN)
-            return typed(
-                flag, dotted(keywords["type"]) if "type" in keywords else "str" if kind == "" else ""
-            )
+            value = _of_type(flag, keywords.get("type"))
+            many = keywords.get("nargs")
+            if many is not None and not isinstance(value.constant, list):
+                one = isinstance(many, ast.Constant) and many.value == "?"
+                return value if one else value._replace(constant=[value])
+            return value
         default = keywords.get("default")
         origin = f"the default of {spelled!s} on line {place.line}"
         if default is not None:
             value = self.value(default, frame, order)
-            if (
-                isinstance(value.constant, str)
-                and not isinstance(value.constant, Symbol)
-                and "type" in keywords
-            ):
-                value = typed(value, dotted(keywords["type"]))
+            if type(value.constant) is str:
+                value = _of_type(value, keywords.get("type"))
             return value._replace(key=place, origin=value.origin or origin)
         if kind in ("store_true", "store_false"):
             return Value(kind == "store_false", place, place, origin)
@@ -964,12 +995,29 @@ class World:
             return Value(UNKNOWN, place)
         return Value(None, place, place, origin)
 
+    def _short_option(self, words: Sequence[str]) -> Value | None:
+        """What the launch line gives by `-x value`."""
+        given = self.script.launch.arguments if self.script.launch is not None else ()
+        for number, word in enumerate(given):
+            text = word.constant
+            if not isinstance(text, str) or not words:
+                continue
+            if text in words:
+                origin = f"{text} on line {word.place.line} of {word.place.path}"
+                after = given[number + 1] if number + 1 < len(given) else None
+                if after is not None and not str(after.constant).startswith("-"):
+                    return Value(after.constant, after.place, word.place, origin)
+                return Value(True, word.place, word.place, origin)
+            if text.startswith(tuple(words)) and not text.startswith("--"):  # -x5, -x=5
+                return Value(UNKNOWN, word.place)
+        return None
+
     def _field(self, instance: _Instance, name: str, node: ast.expr, frame: Frame) -> Value:
         settings = self.fields(instance)
         if name in settings:
             return settings[name]
         call = instance.call
-        if call is not None and call.open:
+        if instance.from_file or (call is not None and call.open):
             return self.unknown(node, frame)
         if instance.is_training_arguments(self):
             default = _TRAINING_DEFAULTS.get(name, UNKNOWN)
@@ -983,7 +1031,10 @@ class World:
             for scope in reversed(self._with_bases(instance.of.scope)):
                 found.update(self._defaults(scope))
         if instance.call is not None:
+            found.update(zip(list(found), instance.call.positional))
             found.update(instance.call.arguments)
+        if instance.from_file:  # it may say otherwise than each default
+            found = {name: value._replace(constant=UNKNOWN) for name, value in found.items()}
         if instance.from_flags:
             annotations = (
                 {k: v for it in self._with_bases(instance.of.scope) for k, v in _annotations(it).items()}
@@ -992,7 +1043,13 @@ class World:
             )
             mine = instance.is_training_arguments(self)
             for name, flag in self.script.flags.items():
-                if name in found or name in annotations or mine:
+                turned_off = name[3:] if name.startswith("no_") else ""
+                if turned_off in annotations and annotations[turned_off] == "bool":
+                    found[turned_off] = flag._replace(constant=False)
+                elif annotations.get(name) == "list":
+                    many = flag.constant if isinstance(flag.constant, list) else [flag]
+                    found[name] = flag._replace(constant=many)
+                elif name in found or name in annotations or mine:
                     found[name] = typed(flag, annotations.get(name, ""))
         return found
 
@@ -1007,13 +1064,17 @@ class World:
     def _defaults(self, scope: Scope) -> Dict[str, Value]:
         found = {}
         frame = self._frame(scope)
+        later = scope.index().function("__post_init__")
+        changed_later = (
+            {name[5:] for name in later.index().names if name.startswith("self.")} if later else ()
+        )
         for statement in scope.node.body:
             if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
                 continue
             name, default = statement.target.id, statement.value
             if isinstance(default, ast.Call) and dotted(default.func).endswith("field"):
                 default = next((it.value for it in default.keywords if it.arg == "default"), None)
-            if default is None:
+            if default is None or name in changed_later:
                 found[name] = Value(UNKNOWN, frame.source.place(statement))
                 continue
             value = self.value(default, frame, END)
@@ -1088,7 +1149,11 @@ class _Local:
 
 
 class _Options:
-    """What parse_args returned."""
+    """What parse_args returned: of the parser of this file, and the words that it was given, if not the
+    command line's."""
+
+    def __init__(self, source: Source, flags: Mapping[str, Value] | None) -> None:
+        self.source, self.flags = source, flags
 
 
 class _Parser:
@@ -1101,8 +1166,8 @@ class _Parser:
 class _Instance:
     """A dataclass that was made from the command line, or called."""
 
-    def __init__(self, of: Any, call: Call | None, from_flags: bool) -> None:
-        self.of, self.call, self.from_flags = of, call, from_flags
+    def __init__(self, of: Any, call: Call | None, from_flags: bool, from_file: bool = False) -> None:
+        self.of, self.call, self.from_flags, self.from_file = of, call, from_flags, from_file
 
     def is_training_arguments(self, world: World) -> bool:
         """Whether it is TrainingArguments or made from them."""
@@ -1221,7 +1286,7 @@ class Cautious(World):
 IN_STEP = frozenset(
     """
     load_in_8bit load_in_4bit quantization_config device_map torch_dtype dtype config fp16 bf16
-    gradient_checkpointing gradient_checkpointing_kwargs deepspeed fsdp args model peft_config
+    gradient_checkpointing gradient_checkpointing_kwargs deepspeed fsdp args model peft_config config_params
     use_gradient_checkpointing modules_to_save mixed_precision half_precision_backend
     """.split()
 )
@@ -1278,6 +1343,16 @@ def typed(value: Value, annotation: str) -> Value:
     return value
 
 
+def _of_type(value: Value, kind: ast.expr | None) -> Value:
+    """A word of the command line as the `type` of its add_argument makes it."""
+    name = dotted(kind).rpartition(".")[2] if kind is not None else "str"
+    if name == "bool":  # of argparse: every text but the empty one
+        return value._replace(constant=bool(value.constant)) if type(value.constant) is str else value
+    if name in ("str", "Path", "int", "float") or "bool" in name.lower():
+        return typed(value, name)
+    return value._replace(constant=UNKNOWN)
+
+
 def default_of(arguments: ast.arguments, name: str) -> ast.expr | None:
     """The default of a parameter, as written."""
     positional = [*arguments.posonlyargs, *arguments.args]
@@ -1315,6 +1390,8 @@ def _type_name(node: ast.expr) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     names = [it.id for it in ast.walk(node) if isinstance(it, ast.Name)]
+    if "List" in names or "list" in names:
+        return "list"
     return next((name for name in ("bool", "int", "float", "str") if name in names), "")
 
 
