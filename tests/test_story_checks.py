@@ -23,7 +23,8 @@ from llm_doctor.model import CheckResult, Gpu, Gpus, Packages
 from llm_doctor.reading import Reading
 from llm_doctor.workload.data import Workload
 from llm_doctor.workload.launch import command_line, launch_of
-from llm_doctor.workload.python import Read, read_notebook, read_python
+from llm_doctor.workload.notebook import read_notebook
+from llm_doctor.workload.python import Read, read_python
 
 ALL = (
     DeviceMapUnderLauncher,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import json
 import re
 import warnings
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
@@ -74,7 +73,6 @@ OFF_DEFAULT_LIMIT = 6
 """Calls of one script that only other options than the default ones lead to, of which stories are told."""
 _HERE = frozenset(["model", "net", "module", "base_model"])
 
-_MAGIC = re.compile(r"^(\s*)([%!?].*)$", re.MULTILINE)
 _PYTHON_2 = re.compile(
     r"^\s*(print\s+[^(\s=]|exec\s+[\"']|raise\s+\w+\s*,|except\s+\w+\s*,\s*\w+\s*:)", re.MULTILINE
 )
@@ -87,6 +85,8 @@ class Read(NamedTuple):
     trainings: Tuple[Training, ...] = ()
     configs: Tuple[Config, ...] = ()
     problems: Tuple[Problem, ...] = ()
+    launches: Tuple[Launch, ...] = ()
+    """What a notebook starts in a shell."""
 
 
 class Event(NamedTuple):
@@ -107,78 +107,8 @@ def read_python(path: str, text: str, launch: Launch | None, neighbour: Neighbou
     return examine_source(source, launch, neighbour, notebook=False)
 
 
-def read_notebook(path: str, text: str, neighbour: Neighbour) -> Read:
-    """A Jupyter notebook: its code cells as one script. Lines count in the .ipynb file itself."""
-    cells = _cells(path, text)
-    if isinstance(cells, Problem):
-        return Read(None, problems=(cells,))
-    problems: List[Problem] = []
-    whole: List[str] = []
-    lines: List[int] = []
-    for cell, numbers in cells:
-        # A magic is a statement of IPython's; what it starts is not Python.
-        plain = _MAGIC.sub(lambda match: f"{match[1]}pass", cell)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ast.parse(plain)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            at = min(getattr(error, "lineno", None) or 1, len(numbers)) - 1
-            message = f"a cell is no Python: {getattr(error, 'msg', None) or error}"
-            problems.append(Problem(path, message, numbers[at] if numbers else 0, 1))
-            continue
-        whole.append(plain)
-        lines.extend(numbers)
-    source = parse(path, "\n".join(whole) + "\n")
-    if isinstance(source, Problem):
-        return Read(None, problems=(*problems, source))
-    source.lines.lines_in_file = lines
-    read = examine_source(source, None, neighbour, notebook=True)
-    return read._replace(problems=(*problems, *read.problems))
-
-
-def _cells(path: str, text: str) -> List[Tuple[str, List[int]]] | Problem:
-    """The code of each cell and, for each of its lines, the line of the file that it is written on."""
-    try:
-        book = json.loads(text)
-        cells = book["cells"] if "cells" in book else book["worksheets"][0]["cells"]
-        sources = [it.get("source", it.get("input", [])) for it in cells if it.get("cell_type") == "code"]
-    except json.JSONDecodeError as error:
-        return Problem(path, f"a notebook is JSON, and this is not: {error.msg}", error.lineno, error.colno)
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return Problem(path, "it is no notebook: there are no cells in it")
-    found = []
-    at = 0
-    for source in sources:
-        if not isinstance(source, (str, list)):
-            continue
-        parts = source.splitlines(keepends=True) if isinstance(source, str) else [str(it) for it in source]
-        numbers = []
-        for part in parts:
-            # Each line of a cell is a string of its own, in the order of the cells.
-            spelled = json.dumps(part, ensure_ascii=False)
-            begin = text.find(spelled, at)
-            if begin < 0:
-                begin = text.find(json.dumps(part), at)
-            if begin >= 0:
-                at = begin + 1
-            numbers.extend([text.count("\n", 0, at) + 1] * max(1, part.count("\n")))
-        joined = "".join(parts)
-        if joined.endswith("\n"):
-            joined = joined[:-1]
-        found.append(
-            (
-                joined,
-                (numbers + [numbers[-1] if numbers else 1] * (joined.count("\n") + 1))[
-                    : joined.count("\n") + 1
-                ],
-            )
-        )
-    return found
-
-
-def parse(path: str, text: str) -> Source | Problem:
-    """The file parsed, or why it cannot be, in one line."""
+def parse(path: str, text: str, lines: Lines | None = None) -> Source | Problem:
+    """The file parsed, or why it cannot be, in one line; `lines` say where its text stands, if elsewhere."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes: theirs to see when they run it
@@ -190,7 +120,7 @@ def parse(path: str, text: str) -> Source | Problem:
     except (ValueError, RecursionError, MemoryError) as error:
         return Problem(path, f"it cannot be parsed: {error or type(error).__name__}", 1, 1)
     try:
-        return Source(path, text, tree, Lines(text))
+        return Source(path, text, tree, lines or Lines(text))
     except RecursionError:
         return Problem(path, "it cannot be examined: it is nested too deeply", 1, 1)
 
@@ -375,7 +305,7 @@ class _Reader:
             return True
         if last in CASTS:
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
-            return any("float" in ast.dump(it) or "half" in ast.dump(it) for it in given) or (
+            return any("float" in name or name.endswith("half") for name in map(dotted, given)) or (
                 last == "float" and isinstance(node.func, ast.Attribute) and not node.args
             )
         base = name.partition(".")[0]

@@ -138,7 +138,7 @@ class _Reader:
         if kind == "python":
             self._python.append(path)
         elif kind == "notebook":
-            from llm_doctor.workload.python import read_notebook
+            from llm_doctor.workload.notebook import read_notebook
 
             self._take(read_notebook(path, text, self._neighbour))
         elif kind == "shell":
@@ -235,6 +235,7 @@ class _Reader:
             self._scripts.append(read.script)
         self._trainings.extend(read.trainings)
         self._problems.extend(read.problems)
+        self.launches.extend(read.launches)
         for config in read.configs:
             self._configs[f"{config.path}:{config.root.place.line}"] = config
 

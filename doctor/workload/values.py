@@ -73,6 +73,7 @@ class Shared:
         self.values: Dict[Tuple[int, int, int], Value] = {}
         self.truths: Dict[Tuple[int, int, int], bool | None] = {}
         self.found: Dict[Tuple[str, int, int], Tuple[Frame, Definition] | None] = {}
+        self.questions: Dict[Tuple[int, int, int], Tuple[bool, str]] = {}
 
 
 class Script:
@@ -82,6 +83,7 @@ class Script:
         self.source, self.launch, self._neighbour = source, launch, neighbour
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
+        self.dumps: Dict[int, str] = {}
         self.shared: Shared = Shared()
         """What no open question has a part in: it is the same in every world."""
         self.nothing = Value(UNKNOWN, Place(source.path, 1))
@@ -225,6 +227,18 @@ class World:
 
     def _question(self, test: ast.expr, frame: Frame, order: int) -> Tuple[bool, str]:
         """A test as a question that two branches share, and whether it is asked the other way round."""
+        key = (id(test), id(frame), order)
+        if key in self._shared.questions:
+            return self._shared.questions[key]
+        if key in self._own.questions:
+            self._asked += 1
+            return self._own.questions[key]
+        before = self._asked
+        question = self._put(test, frame, order)
+        (self._shared if self._asked == before else self._own).questions[key] = question
+        return question
+
+    def _put(self, test: ast.expr, frame: Frame, order: int) -> Tuple[bool, str]:
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             left, op, right = test.left, test.ops[0], test.comparators[0]
             if (
@@ -262,7 +276,9 @@ class World:
             return f"{parts[0]}({', '.join(parts[1:])})"
         names = sorted({it.id for it in ast.walk(node) if isinstance(it, ast.Name)})
         bound = ",".join(self._spelled(ast.Name(name, ast.Load()), frame, order) for name in names)
-        return f"{ast.dump(node)}|{bound}"
+        if id(node) not in self.script.dumps:
+            self.script.dumps[id(node)] = ast.dump(node)
+        return f"{self.script.dumps[id(node)]}|{bound}"
 
     # --- Names ----------------------------------------------------------------------------------------
 
