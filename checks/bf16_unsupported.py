@@ -37,7 +37,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
-from llm_doctor.workload.data import Config, Launch, Script, Value, Workload
+from llm_doctor.workload.data import Call, Config, Launch, Script, Value, Workload
 from llm_doctor.workload.models import written
 
 TRIAL = Trial(name="bf16-unsupported", imports=("torch",), on_every_gpu=True)
@@ -209,11 +209,12 @@ def _of_workload(case: Case, workload: Workload, trial: tuple[TrialRequest, ...]
     torch = case.version("torch")
     refused = torch is not None and torch.release < (2, 3)
     for place, (setting, value) in sorted(wanted.items()):
-        what = "refused at the start" if refused else "emulated, several times slower than float16"
+        starts = setting in ("bf16", "bf16.enabled", "bfloat16.enabled", "mixed_precision")
+        what = "refused at the start" if refused and starts else "emulated, several times slower than float16"
         lacks = f"the {name} (compute capability {major}.{minor}) has no native bfloat16"
         yield Suspicion(
             Finding(
-                severity="error" if refused and setting in ("bf16", "bf16.enabled") else "warning",
+                severity="error" if refused and starts else "warning",
                 confidence="certain",
                 message=f"{written(value, setting)}: {lacks}: {what}",
                 subject=at(place, "setting"),
@@ -252,12 +253,33 @@ def _asks_for_bf16(workload: Workload) -> Iterator[tuple[str, Value]]:
     for script in workload.scripts:
         if script.path in careful or (script.launch is not None and _elsewhere(script.launch)):
             continue
+        if not any(map(_computes, script.calls)):
+            continue  # it converts, and never leaves the CPU
         for call in script.calls:
+            if any("bf16" in it or "bfloat16" in it for it in call.conditions):
+                continue  # asked for elsewhere: there it is told
+            if call.name == "bfloat16":
+                yield "dtype", Value("bfloat16", call.place, call.place)
             for name, value in (*call.arguments.items(), *(("dtype", it) for it in call.positional)):
                 if value.constant == "torch.bfloat16" or (
                     name == "mixed_precision" and value.constant == "bf16"
                 ):
                     yield name, value
+
+
+def _computes(call: Call) -> bool:
+    """Whether a call is one of training or inference."""
+    computes = (
+        "get_peft_model backward initialize init_inference autocast prepare set_default_dtype cuda generate"
+        " pipeline FullyShardedDataParallel"
+    ).split()
+    return (
+        call.name in computes
+        or call.name.endswith(("Trainer", "TrainingArguments"))
+        or call.name.startswith("prepare_model_for_")
+        or call.argument("device_map") is not None
+        or any(str(value.constant).startswith("cuda") for value in call.positional)
+    )
 
 
 def _in_config(config: Config) -> Iterator[tuple[str, Value]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Iterable, Iterator, Tuple
 
 import msgspec
@@ -28,7 +27,7 @@ from llm_doctor.check import (
     stack_risk,
 )
 from llm_doctor.model import Arm, Edit, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
-from llm_doctor.workload.data import Call, Script, Story, Training
+from llm_doctor.workload.data import Call, Story, Training
 from llm_doctor.workload.models import dtype, dtype_place, has_adapters, quantization, written
 
 TRIAL = Trial(
@@ -95,9 +94,8 @@ class Fp16WeightsUnderAmp(Check):
         if case.workload is not None:
             if not case.workload.scripts:
                 raise CannotTell("no Python script in the workload")
-            for script in case.workload.scripts:
-                for suspected in in_every_story((script,), functools.partial(_judge, script)):
-                    yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            for suspected in in_every_story(case.workload.scripts, _judge):
+                yield Suspicion(suspected, (TrialRequest(TRIAL),))
             return
         message = "trainable float16 weights under a gradient scaler"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
@@ -133,12 +131,12 @@ class Fp16WeightsUnderAmp(Check):
         return _examples()
 
 
-def _judge(script: Script, story: Story) -> Iterator[Tuple[Call, Finding]]:
+def _judge(story: Story) -> Iterator[Tuple[Call, Finding]]:
     """A model in float16 that is trained whole under fp16=True, with torch's own scaler."""
     training, load = story.training, story.load
     if training is None or load is None or not training.on("fp16") or has_adapters(story):
         return
-    if quantization(load) is not None or _has_its_own_scaling(training) or _casts_back(script):
+    if quantization(load) is not None or _has_its_own_scaling(training) or story.unseen:
         return
     loaded = dtype(story)
     if loaded is None or loaded.constant != "float16":
@@ -180,16 +178,6 @@ def _has_its_own_scaling(training: Training) -> bool:
     for name in ("deepspeed", "fsdp"):
         value = training.settings.get(name)
         if value is not None and value.constant not in (None, "", False):
-            return True
-    return False
-
-
-def _casts_back(script: Script) -> bool:
-    for call in script.calls:
-        given = call.argument("dtype", 0)
-        if call.name == "float" or (
-            call.name == "to" and given is not None and given.constant == "torch.float32"
-        ):
             return True
     return False
 

@@ -146,7 +146,7 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     wrap = story.step("get_peft_model", "add_adapter")
     if wrap is None or story.training is None or wrap not in story.steps:
         return
-    if any(_lets_inputs_need_gradients(step) for step in story.steps):
+    if story.unseen or any(_lets_inputs_need_gradients(step) for step in story.steps):
         return
     enabled = story.step("gradient_checkpointing_enable", "activation_checkpointing_enable")
     setting = story.training.settings.get("gradient_checkpointing")
@@ -159,9 +159,12 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     if arguments is not None and (reentrant is None or not reentrant.known):
         return
     config = wrap.argument("peft_config", 1)
-    saved = (
-        config.constant.argument("modules_to_save") if config and isinstance(config.constant, Call) else None
-    )
+    made = config.constant if config is not None else None
+    if isinstance(made, Call) and (made.name in _PROMPTS or _trains_embeddings(made)):
+        return
+    saved = made.argument("modules_to_save") if isinstance(made, Call) else None
+    if saved is not None and not saved.known:
+        return
     combination = {
         "order": "before-wrapping" if before else "after-wrapping",
         "use_reentrant": reentrant.constant if reentrant is not None else None,
@@ -193,6 +196,21 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
             ),
         ),
     )
+
+
+_PROMPTS = ("PromptTuningConfig", "PrefixTuningConfig", "PromptEncoderConfig")
+"""Methods whose trained prompt is an input by itself."""
+
+
+def _trains_embeddings(config: Call) -> bool:
+    """Whether the embedding is among what is trained: then its output needs a gradient."""
+    for name in ("modules_to_save", "target_modules"):
+        value = config.argument(name)
+        named = value.plain if value is not None else None
+        words = named if isinstance(named, list) else [named]
+        if any(isinstance(it, str) and ("embed" in it or it == "wte") for it in words):
+            return True
+    return False
 
 
 def _lets_inputs_need_gradients(step: Call) -> bool:

@@ -126,14 +126,19 @@ class QuantizedWithoutAdapter(Check):
 def _adapts_unseen(script: Script) -> bool:
     """Whether adapters are put on a model of which it is not known which one it is."""
     seen = {call.place for story in script.stories for call in story.calls}
-    return any(call.name in _ADAPTS and call.place not in seen for call in script.calls)
+    decided = script.launch is not None  # what its options do not lead to is not meant
+    calls = [call for call in script.calls if call.taken or not decided]
+    return any(call.name in _ADAPTS and call.place not in seen for call in calls)
 
 
 def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     load, trainer = story.load, story.training.trainer if story.training is not None else None
     if load is None or trainer is None or not _refuses(trainer) or has_adapters(story):
         return
-    if "Peft" in load.callee or (trainer.open and "peft_config" not in trainer.arguments):
+    if "Peft" in load.callee or story.unseen:
+        return
+    own = trainer.callee.startswith("transformers.")  # it takes no peft_config, others may
+    if trainer.open and not own and "peft_config" not in trainer.arguments:
         return
     quantized = quantization(load)
     if not isinstance(quantized, Quantization) or quantized.bits is None:

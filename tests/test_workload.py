@@ -110,7 +110,7 @@ SAID = {
     "bomb.yaml": "6:20: more than 200,000 values, those of aliases included",
     "broken.json": "3:16: ',' where a key in quotes is expected",
     "broken.yaml": "2:3: not YAML: mapping values are not allowed here",
-    "broken.ipynb": "2:1: a cell is no Python: ",
+    "broken.ipynb": "2:1: a cell is no valid Python: ",
     "no.ipynb": "it is no notebook: there are no cells in it",
     "broken.sh": "2:17: a syntax error: ",
     "empty.json": "1:1: the file is empty",

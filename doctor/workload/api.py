@@ -372,10 +372,11 @@ def _call_uses(script: Script, call: Call) -> Iterator[Use]:
         return
     guarded = any(it.guarded and it.name == call.name for it in script.imports)
     yield Use("call", asked, "", call.place, call=call, script=script, guarded=guarded)
+    careful = guarded or bool(call.conditions & _TELLS_RELEASES)
     for keyword, value in call.arguments.items():
-        if value.key is None:
+        if value.key is None or keyword in call.declares:
             continue
-        use = Use("keyword", asked, keyword, value.key, value, call, script)
+        use = Use("keyword", asked, keyword, value.key, value, call, script, guarded=careful)
         if call.callee in _METHODS and use.change is None:
             continue  # of what object it is a method is not known
         yield use
@@ -387,7 +388,7 @@ def _flag_uses(workload: Workload, launch: Launch) -> Iterator[Use]:
     stock = script is not None and _parses_arguments(script)
     if script is not None:
         bound = {value.key for training in workload.trainings for value in training.settings.values()}
-        takes = {name for name, value in flags.items() if stock or value.key in bound}
+        takes = {name for name, value in flags.items() if stock or value.key in bound} - script.declares
     else:
         takes = set(flags) if len(_TELLING_FLAGS & set(flags)) >= 3 else set(flags) & {"evaluation_strategy"}
     if launch.launcher == "llamafactory-cli":
@@ -395,6 +396,10 @@ def _flag_uses(workload: Workload, launch: Launch) -> Iterator[Use]:
     for name, value in flags.items():
         if name in takes and ("transformers", ARGUMENTS, name) in _TABLE and value.key is not None:
             yield Use("flag", f"transformers.{ARGUMENTS}", name, value.key, value, script=script, sure=stock)
+
+
+_TELLS_RELEASES = frozenset({"try", "version", "__version__", "signature", "parameters", "hasattr"})
+"""Names in a test that tells one release from another."""
 
 
 def _parses_arguments(script: Script) -> bool:

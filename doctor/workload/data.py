@@ -214,8 +214,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `callee` is the qualified name as far as imports tell it (`transformers.AutoModel.from_pretrained`,
     `peft.get_peft_model`), or `.name` for a method of an object (`.gradient_checkpointing_enable`).
     `open` says that there may be more arguments than those in `arguments`, as of an unknown `**kwargs`.
-    `derived` says that a class of the project is called, and `callee` is the library class it is made from.
-    `target` is the name that the result is bound to.
+    `derived` says that a class of the project is called, and `callee` is the library class it is made from;
+    `declares` are the fields and parameters that it brings itself. `target` is the name that the result is
+    bound to. `conditions` are the names in the tests around it, and `try`: what it hangs on.
     """
 
     callee: str
@@ -224,7 +225,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, Value] = {}
     open: bool = False
     derived: bool = False
+    declares: FrozenSet[str] = frozenset()
     target: str = ""
+    conditions: FrozenSet[str] = frozenset()
+    taken: bool = True
+    """False where it needs other options than those of the launch line, or than the defaults."""
 
     @property
     def name(self) -> str:
@@ -284,6 +289,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     training: Training | None = None
     calls: Tuple[Call, ...] = ()
     off_default: bool = False
+    unseen: bool = False
+    """Whether the model is handed to a function of the project that is not at hand: it may do anything."""
 
     def step(self, *names: str) -> Call | None:
         """The first step with one of these names."""
@@ -299,6 +306,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     stories: Tuple[Story, ...] = ()
     launch: Launch | None = None
     notebook: bool = False
+    declares: FrozenSet[str] = frozenset()
+    """Options that the script itself declares: of argparse, and the fields of its classes."""
 
 
 class PathState(NamedTuple):

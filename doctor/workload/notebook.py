@@ -105,15 +105,8 @@ class _CellLines(Lines):
         super().__init__(written.text)
         self._where, self._file = written.where, file
 
-    def place(self, path: str, node: Any) -> Place:
-        """The place of a node in the file."""
-        line, end = node.lineno, node.end_lineno or node.lineno
-        column = self.column(line, node.col_offset)
-        end_column = self.column(end, node.end_col_offset or node.col_offset)
-        return self.located(Place(path, line, column, end, end_column))
-
     def located(self, place: Place) -> Place:
-        """Where in the file that is which stands at this place of the text."""
+        """Where in the file that is."""
         line, column = self._position(place.line, place.column)
         end = self._position(place.end_line or place.line, place.end_column or place.column)
         return Place(place.path, line, column, *end)

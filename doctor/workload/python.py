@@ -9,7 +9,7 @@ import ast
 import functools
 import re
 import warnings
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Tuple
 
 import msgspec
 
@@ -28,9 +28,10 @@ from llm_doctor.workload.data import (
 )
 from llm_doctor.workload.source import CASTS, METHODS, Guards, Lines, Scope, Source, calls, dotted, tracked
 from llm_doctor.workload.values import (
-    Neighbour,
     END,
+    Entries,
     Frame,
+    Neighbour,
     World,
     _Instance,
     _Local,
@@ -40,12 +41,11 @@ from llm_doctor.workload.values import (
 )
 from llm_doctor.workload.values import Script as Reading
 
-
 LOADS = frozenset({"from_pretrained", "from_config"})
 WRAPS = frozenset(
     """
     get_peft_model prepare_model_for_int8_training prepare_model_for_kbit_training PeftModel
-    PeftModelForCausalLM add_adapter load_checkpoint_and_dispatch dispatch_model compile
+    PeftModelForCausalLM load_checkpoint_and_dispatch dispatch_model compile
     DataParallel DistributedDataParallel FullyShardedDataParallel prepare inject_adapter_in_model
     """.split()
 )
@@ -53,8 +53,8 @@ WRAPS = frozenset(
 STEPS = frozenset(
     """
     gradient_checkpointing_enable activation_checkpointing_enable gradient_checkpointing_disable
-    enable_input_require_grads register_forward_hook requires_grad_ half bfloat16 float to
-    add_adapter
+    enable_input_require_grads register_forward_hook requires_grad_ half bfloat16 float to type
+    add_adapter load_adapter
     """.split()
 )
 """Methods that do something to the model they are called on."""
@@ -69,6 +69,15 @@ _SAME = frozenset(
 _NOT_MODELS = re.compile(
     r"(Tokenizer|Config|Processor|FeatureExtractor|Dataset|Scheduler|Template|Pipeline|Vocab)\w*(\.from_\w+)?$"
 )
+LIBRARIES = frozenset(
+    """
+    argparse collections contextlib copy dataclasses datetime functools gc itertools json logging math os
+    pathlib random re shutil subprocess sys tempfile time typing warnings datasets einops evaluate fire flash_attn
+    huggingface_hub jieba loguru matplotlib nltk numpy pandas PIL rouge rouge_chinese safetensors scipy
+    sentencepiece sklearn tensorboard torch torchvision tqdm typer wandb xformers yaml
+    """.split()
+)
+"""Modules that are no part of anybody's project."""
 OFF_DEFAULT_LIMIT = 6
 """Calls of one script that only other options than the default ones lead to, of which stories are told."""
 _HERE = frozenset(["model", "net", "module", "base_model"])
@@ -99,12 +108,18 @@ class Event(NamedTuple):
     node: ast.Call
 
 
-def read_python(path: str, text: str, launch: Launch | None, neighbour: Neighbour) -> Read:
-    """A script; `neighbour` finds files of the same project by module name."""
+def read_python(
+    path: str,
+    text: str,
+    launch: Launch | None,
+    neighbour: Neighbour,
+    entries: Entries = lambda value: {},
+) -> Read:
+    """A script; `neighbour` finds files of the same project by module name, `entries` configurations."""
     source = parse(path, text)
     if isinstance(source, Problem):
         return Read(None, problems=(source,))
-    return examine_source(source, launch, neighbour, notebook=False)
+    return examine_source(source, launch, neighbour, False, entries)
 
 
 def parse(path: str, text: str, lines: Lines | None = None) -> Source | Problem:
@@ -125,13 +140,19 @@ def parse(path: str, text: str, lines: Lines | None = None) -> Source | Problem:
         return Problem(path, "it cannot be examined: it is nested too deeply", 1, 1)
 
 
-def examine_source(source: Source, launch: Launch | None, neighbour: Neighbour, notebook: bool) -> Read:
+def examine_source(
+    source: Source,
+    launch: Launch | None,
+    neighbour: Neighbour,
+    notebook: bool,
+    entries: Entries = lambda value: {},
+) -> Read:
     """What a parsed file says."""
     if not source.matters and launch is None:
         read = Read(Script(path=source.path, imports=source.imports, notebook=notebook))
         source.forget()
         return read
-    reading = Reading(source, launch, neighbour)
+    reading = Reading(source, launch, neighbour, entries)
     try:
         return _Reader(reading, notebook).read()
     except RecursionError:
@@ -148,6 +169,8 @@ class _Reader:
     def __init__(self, reading: Reading, notebook: bool) -> None:
         self._reading, self._notebook = reading, notebook
         self._source = reading.source
+        self._unseen: set[str] = set()
+        """Functions of files that are not at hand, which are called with something like a model."""
         self._find_helpers()
         self._first = World(reading)
         self._entered: Dict[int, Frame] = {}
@@ -165,9 +188,19 @@ class _Reader:
                     module, word = "." * statement.level + (statement.module or ""), f"{bound}("
                 if tracked(module) or f"{word}" not in self._source.text:
                     continue
+                if module.partition(".")[0] in LIBRARIES:
+                    continue
                 other = self._reading.module(self._source, module, telling=True)
                 if other is not None and other.matters:
                     self._source.mark(word)
+                elif (
+                    other is None
+                    and isinstance(statement, ast.ImportFrom)
+                    and re.search(rf"\b{re.escape(bound)}\([^)\n]*model", self._source.text)
+                ):
+                    # What it does is not known: only calls that are handed a model matter.
+                    self._source.mark(word)
+                    self._unseen.add(bound)
 
     def read(self) -> Read:
         """The script with its stories and trainings."""
@@ -177,9 +210,11 @@ class _Reader:
         cautious = self._reading.cautious
         for event in events:
             # Looked at even where the options' defaults do not lead: somebody may give them.
-            if not cautious.reaches(event.frame, event.guards):
+            taken = cautious.reaches(event.frame, event.guards)
+            if not taken:
                 off_default.append((event, cautious.given))
             call = cautious.make_call(event.node, event.frame, event.order)
+            call = msgspec.structs.replace(call, conditions=_conditions(event), taken=taken)
             # A function that is called twice is gone through twice: what differs is not known.
             called[call.place] = _merged(called[call.place], call) if call.place in called else call
         cautious.reaches(self._reading.frame(self._source.module), ())
@@ -193,6 +228,7 @@ class _Reader:
             stories=tuple(stories),
             launch=self._reading.launch,
             notebook=self._notebook,
+            declares=self._source.declares,
         )
         return Read(script, tuple(trainings))
 
@@ -301,6 +337,8 @@ class _Reader:
 
     def _matters(self, name: str, node: ast.Call, frame: Frame, order: int, local: Scope | None) -> bool:
         last = name.rpartition(".")[2] if name else getattr(node.func, "attr", "")
+        if name in self._unseen:
+            return True
         if last in METHODS or local is not None:
             return True
         if last in CASTS:
@@ -423,6 +461,7 @@ class _Reader:
         load = None
         steps: List[Call] = []
         trained_by = training.trainer if training is not None else None
+        unseen = False
         around = trainer.frame.outermost if trainer is not None else None
         for event in events:
             if trainer is not None and event.position > trainer.position:
@@ -434,6 +473,11 @@ class _Reader:
                 continue
             if root is None or (trainer is not None and event.node is trainer.node):
                 continue
+            if dotted(event.node.func) in self._unseen:
+                given = [*event.node.args, *(it.value for it in event.node.keywords)]
+                roots = (self._root(world, it, event.frame, event.order, 0) for it in given)
+                unseen = unseen or (root in roots and world.runs(event.frame, event.guards))
+                continue
             operand = self._operand(event)
             if operand is None or self._root(world, operand, event.frame, event.order, 0) != root:
                 continue
@@ -443,7 +487,12 @@ class _Reader:
         if not passed:
             return None
         return Story(
-            script=self._source.path, load=load, steps=tuple(steps), training=training, calls=tuple(passed)
+            script=self._source.path,
+            load=load,
+            steps=tuple(steps),
+            training=training,
+            calls=tuple(passed),
+            unseen=unseen,
         )
 
     def _model_argument(self, node: ast.Call, name: str) -> ast.expr | None:
@@ -482,6 +531,8 @@ class _Reader:
                     return self._root(world, definition.node, where, definition.order, depth + 1)
                 if definition.kind == "item":
                     return self._item(world, definition, where, depth + 1)
+                if definition.kind == "each":  # a parameter or module of it
+                    return self._root(world, definition.node, where, definition.order, depth + 1)
                 return ("name", id(definition.node))
             return self._root_of_parameter(world, node.id, frame, depth)
         if isinstance(node, ast.Attribute):
@@ -572,7 +623,7 @@ class _Reader:
             if config is not None:
                 settings["deepspeed"] = config
             unseen = True
-        if trainer.name.endswith("Trainer"):
+        if trainer.name.endswith("Trainer") and ".train(" in self._source.text:
             node = next((it.value for it in event.node.keywords if it.arg == "args"), None)
             if node is None and len(event.node.args) > 1:
                 node = event.node.args[1]
@@ -622,6 +673,25 @@ class _Reader:
         return Training(
             place=call.place, settings=call.arguments, open=call.open, launch=self._reading.launch
         )
+
+
+def _conditions(event: Event) -> FrozenSet[str]:
+    """The names in the tests that an event hangs on; `try` for what stands in one."""
+    names: set[str] = set()
+    at: Frame | None = event.frame
+    guards = event.guards
+    while at is not None:
+        for test, _ in guards:
+            if test is None:
+                names.add("try")
+                continue
+            for node in ast.walk(test):
+                if isinstance(node, ast.Name):
+                    names.add(node.id)
+                elif isinstance(node, ast.Attribute):
+                    names.add(node.attr)
+        guards, at = at.guards, at.caller
+    return frozenset(names)
 
 
 def is_model(callee: str) -> bool:

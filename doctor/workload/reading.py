@@ -125,7 +125,7 @@ class _Reader:
             return
         kind = _KINDS.get(os.path.splitext(path)[1].lower())
         base = os.path.basename(path)
-        if kind == "requirements" or base.startswith("environment."):
+        if kind == "requirements" or base in ("environment.yaml", "environment.yml"):
             kind = "requirements" if _LOCKED.fullmatch(base) else None
         if kind is None and not named:
             return
@@ -227,7 +227,13 @@ class _Reader:
         text = self._text(path, SIZE_LIMIT, True)
         if text is None:
             return Read(None, problems=tuple(self._problems)), {}
-        read = read_python(path, text, launch, self._neighbour)
+        directory = launch.directory if launch is not None else ""
+
+        def entries(value: Value) -> Mapping[str, Value]:
+            config = self._config_at(value.constant, path, directory)
+            return dict(config.root.items()) if config is not None else {}
+
+        read = read_python(path, text, launch, self._neighbour, entries)
         return read, {path: self._ignored[path]} if path in self._ignored else {}
 
     def _take(self, read: Read) -> None:

@@ -10,7 +10,7 @@ import ast
 import bisect
 import functools
 import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple, Union
+from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Sequence, Set, Tuple, Union
 
 from llm_doctor.workload.data import Import, Place
 
@@ -29,7 +29,7 @@ METHODS = frozenset(
     """.split()
 )
 """Calls of interest by the last part of their name, whatever they are called on."""
-CASTS = frozenset({"to", "float", "cast"})
+CASTS = frozenset({"to", "float", "cast", "type"})
 """Of interest when they name a dtype or belong to a model; too common to look for in every file."""
 
 CHANGES = frozenset("update setdefault pop popitem clear append extend insert remove sort reverse".split())
@@ -44,7 +44,7 @@ class Guard(NamedTuple):
     """A condition that holds where something stands: this test came out like that."""
 
     test: ast.expr | None
-    """None for an exception handler, which is taken never to run."""
+    """None for what stands in a `try`, which runs, and for an exception handler, which is taken not to."""
     outcome: bool
 
 
@@ -130,7 +130,7 @@ class Scope:
                 self._body(statement.body, guards)
             elif isinstance(statement, (ast.For, ast.AsyncFor)):
                 self._note(guards, statement.iter)
-                self._unknown(statement.target, guards)
+                self._each(statement.target, statement.iter, guards)
                 begin = self._order
                 self._body(statement.body, guards)
                 self.loops.append((begin, self._order))
@@ -190,6 +190,11 @@ class Scope:
                 else call.func.attr
             )
             self._change(call.func.value, guards, kind, call)
+
+    def _each(self, target: ast.expr, iterable: ast.expr, guards: Guards) -> None:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name):
+                self._define(node.id, guards, "each", iterable)
 
     def _unknown(self, target: ast.expr, guards: Guards) -> None:
         for node in ast.walk(target):
@@ -268,7 +273,7 @@ class Scope:
         self._body(statement.orelse, guards)
 
     def _try(self, statement: ast.Try, guards: Guards) -> None:
-        self._body(statement.body, guards)
+        self._body(statement.body, (*guards, Guard(None, True)) if statement.handlers else guards)
         for handler in statement.handlers:
             self._body(handler.body, (*guards, Guard(None, False)))
         self._body(statement.orelse, guards)
@@ -344,8 +349,20 @@ class Source:
         """Whether there is anything in it to be examined for its own sake."""
         self.module = Scope(self, tree, None, "")
 
+    @property
+    def declares(self) -> FrozenSet[str]:
+        """Options of argparse, and the fields of the classes of this file."""
+        fields = {
+            it.target.id
+            for statement in self.tree.body
+            if isinstance(statement, ast.ClassDef)
+            for it in statement.body
+            if isinstance(it, ast.AnnAssign) and isinstance(it.target, ast.Name)
+        }
+        return frozenset(fields | set(self.options))
+
     def forget(self) -> None:
-        """Lets go of the tree: scopes and sources hold each other, and nobody collects cycles in a short run."""
+        """Lets go of the tree: scopes and sources hold each other, and no cycles are collected in a run."""
         for scope in self.scopes:
             scope.__dict__.clear()
         self.__dict__.clear()
@@ -440,8 +457,6 @@ class Lines:
     def __init__(self, text: str) -> None:
         self.text = text
         self._ascii = text.isascii()
-        self.lines_in_file: List[int] = []
-        """Of a notebook: the line of the .ipynb file for each line of Python."""
 
     @functools.cached_property
     def starts(self) -> List[int]:
@@ -459,18 +474,15 @@ class Lines:
     def place(self, path: str, node: Any) -> Place:
         """The place of a node with a position."""
         line, end = node.lineno, node.end_lineno or node.lineno
-        if self._ascii and not self.lines_in_file:
-            return Place(path, line, node.col_offset + 1, end, node.end_col_offset + 1)
-        if self.lines_in_file:
-            cell = self.lines_in_file
-            return Place(path, cell[min(line, len(cell)) - 1], 1, cell[min(end, len(cell)) - 1], 1)
-        return Place(
-            path,
-            line,
-            self.column(line, node.col_offset),
-            end,
-            self.column(end, node.end_col_offset or node.col_offset),
-        )
+        if self._ascii:
+            return self.located(Place(path, line, node.col_offset + 1, end, node.end_col_offset + 1))
+        column = self.column(line, node.col_offset)
+        end_column = self.column(end, node.end_col_offset or node.col_offset)
+        return self.located(Place(path, line, column, end, end_column))
+
+    def located(self, place: Place) -> Place:
+        """Where in its file that is which stands at this place of the text."""
+        return place
 
 
 def tracked(module: str) -> bool:
@@ -563,17 +575,16 @@ def _alias_place(source: Source, statement: Any, alias: Any) -> Place:
     # Names of an import have a position of their own from Python 3.10 on only.
     if hasattr(alias, "lineno"):
         return source.place(alias)
-    place = source.place(statement)
     word = re.compile(rf"\b{re.escape(alias.name)}\b")
-    starts = source.lines.starts
-    begin = starts[place.line - 1] + place.column - 1
-    end = starts[place.end_line] if place.end_line < len(starts) else len(source.text)
+    lines, last = source.lines, statement.end_lineno or statement.lineno
+    begin = lines.starts[statement.lineno - 1] + lines.column(statement.lineno, statement.col_offset) - 1
+    end = lines.starts[last] if last < len(lines.starts) else len(source.text)
     found = word.search(source.text, begin, end)
     if found is None:
-        return place
-    line = bisect.bisect_right(starts, found.start())
-    column = found.start() - starts[line - 1] + 1
-    return Place(place.path, line, column, line, column + len(alias.name))
+        return source.place(statement)
+    line = bisect.bisect_right(lines.starts, found.start())
+    column = found.start() - lines.starts[line - 1] + 1
+    return lines.located(Place(source.path, line, column, line, column + len(alias.name)))
 
 
 def _functions(tree: ast.Module) -> Iterator[Function]:

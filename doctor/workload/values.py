@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Tuple, TypeVar
 
 from llm_doctor.workload import data
 from llm_doctor.workload.data import UNKNOWN, Call, Launch, Place, Symbol, Value
@@ -66,6 +66,10 @@ Neighbour = Callable[[Source, str, bool], "Source | None"]
 models are made or trained."""
 
 
+Entries = Callable[[Value], Mapping[str, Value]]
+"""The entries of the configuration file that a value names; none where it is not at hand."""
+
+
 class Shared:
     """Values, outcomes of tests and bindings, by node or name, frame and order."""
 
@@ -79,8 +83,11 @@ class Shared:
 class Script:
     """What is known besides the file: its launch, and the files of its project."""
 
-    def __init__(self, source: Source, launch: Launch | None, neighbour: Neighbour) -> None:
+    def __init__(
+        self, source: Source, launch: Launch | None, neighbour: Neighbour, entries: Entries = lambda value: {}
+    ) -> None:
         self.source, self.launch, self._neighbour = source, launch, neighbour
+        self.entries = entries
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
         self.dumps: Dict[int, str] = {}
@@ -158,7 +165,9 @@ class World:
         """Whether everything around something comes out so that it runs."""
         for test, outcome in guards:
             if test is None:
-                return False
+                if not outcome:
+                    return False
+                continue
             if self.truth(test, frame, order) != outcome:
                 return False
         return True
@@ -221,7 +230,7 @@ class World:
             return True if constant else None
         if isinstance(constant, Symbol):
             return True if _is_thing(constant) else None
-        if isinstance(constant, (Call, _Local, _Options, _Instance, _Parser)):
+        if isinstance(constant, (Call, _Local, _Options, _Instance, _Parser, _Merged)):
             return True
         return bool(constant)
 
@@ -558,7 +567,15 @@ class World:
             if question in self._given:
                 return Value(self._given[question], frame.source.place(node))
         if isinstance(constant, Symbol):
+            if constant == "sys" and node.attr == "argv":
+                return self._argv(frame.source.place(node))
             return Value(Symbol(f"{constant}.{node.attr}"), frame.source.place(node))
+        if isinstance(constant, _Merged):
+            for part in constant.parts:
+                found_in = self._part(part, node, frame)
+                if found_in is not None:
+                    return found_in
+            return self.unknown(node, frame)
         if isinstance(constant, _Options):
             return self._option(constant, node.attr, node, frame)
         if isinstance(constant, _Instance):
@@ -573,6 +590,25 @@ class World:
             entry = constant[node.attr]
             return entry if isinstance(entry, Value) else self.unknown(node, frame)
         return self.unknown(node, frame)
+
+    def _part(self, part: Any, node: ast.Attribute, frame: Frame) -> Value | None:
+        """What one of several namespaces that were put together knows of a name."""
+        if isinstance(part, dict):
+            return part.get(node.attr)
+        if isinstance(part, _Options):
+            known = node.attr in part.source.options or node.attr in (part.flags or ())
+            return self._option(part, node.attr, node, frame) if known else None
+        if isinstance(part, _Instance):
+            return self.fields(part).get(node.attr)
+        return None
+
+    def _argv(self, place: Place) -> Value:
+        """The words of the launch line; without one, those of a script that is given no options."""
+        launch = self.script.launch
+        given = launch.arguments if launch is not None else ()
+        if any(not it.known for it in given) and sum(it.known for it in given) < 2:
+            return Value(UNKNOWN, place)  # "$@" may be any number of words, or a settings file alone
+        return Value([Value(self.script.source.path, place), *given], place)
 
     def _of_self(self, name: str, node: ast.expr, frame: Frame) -> Value:
         scope: Scope | None = frame.scope
@@ -600,6 +636,14 @@ class World:
     def _of_subscript(self, node: ast.Subscript, frame: Frame, order: int) -> Value:
         index = getattr(node.slice, "value", node.slice) if _is_index(node.slice) else node.slice
         base = self.value(node.value, frame, order).constant
+        if isinstance(index, ast.Slice):
+            bounds = [
+                None if it is None else self.value(it, frame, order).constant
+                for it in (index.lower, index.upper, index.step)
+            ]
+            if isinstance(base, list) and all(it is None or isinstance(it, int) for it in bounds):
+                return Value(base[slice(*bounds)], frame.source.place(node))
+            return self.unknown(node, frame)
         key = self.value(index, frame, order).constant
         if base == "os.environ" and isinstance(key, str):
             return self._environment(key, None, node, frame)
@@ -690,7 +734,7 @@ class World:
             return self.unknown(node, frame)
         symbols = [it for it in (one, other) if isinstance(it, Symbol)]
         if symbols:
-            # What a name of a library is worth is known of things that are only ever compared with each other.
+            # What a name of a library is worth is not known, only what it is not.
             same_kind = len(symbols) == 2 or one is None or other is None
             if not same_kind or not all(map(_is_thing, symbols)):
                 return self.unknown(node, frame)
@@ -772,6 +816,14 @@ class World:
                 return self.value(
                     ast.copy_location(ast.Attribute(node.args[0], attribute, ast.Load()), node), frame, order
                 )
+        if name == "vars" and len(node.args) == 1:
+            return self.value(node.args[0], frame, order)
+        if name in ("argparse.Namespace", "types.SimpleNamespace"):
+            parts: List[Any] = [
+                self.value(it.value, frame, order).constant for it in node.keywords if it.arg is None
+            ]
+            own = {it.arg: self.value(it.value, frame, order) for it in node.keywords if it.arg}
+            return Value(_Merged([own, *reversed(parts)]), frame.source.place(node))
         if name in ("copy.copy", "copy.deepcopy", "easydict.EasyDict") and len(node.args) == 1:
             return self.value(node.args[0], frame, order)
         if last == "ArgumentParser" or last in ("HfArgumentParser", "TrlParser", "H4ArgumentParser"):
@@ -802,10 +854,11 @@ class World:
         if (
             isinstance(base, str)
             and not isinstance(base, Symbol)
-            and attribute in ("lower", "upper", "strip")
-            and not node.args
+            and attribute in ("lower", "upper", "strip", "endswith", "startswith")
         ):
-            return Value(getattr(base, attribute)(), frame.source.place(node))
+            words = [self.value(it, frame, order).plain for it in node.args]
+            if all(type(it) is str for it in words):
+                return Value(getattr(base, attribute)(*words), frame.source.place(node))
         return self.unknown(node, frame)
 
     def _parsed(self, parser: _Parser, method: str, node: ast.Call, frame: Frame) -> Value:
@@ -828,8 +881,19 @@ class World:
             )
             given = self.value(parser.node.args[0], parser.frame, parser.order)
             classes = given.constant if isinstance(given.constant, list) else [given]
+            entries: Mapping[str, Value] = {}
+            if from_file:
+                written = [*node.args, *(it.value for it in node.keywords)]
+                named = self.value(written[0], frame, END) if written and not from_flags else None
+                named = named or self.script.flags.get("config")
+                if named is not None and type(named.constant) is str:
+                    entries = self.script.entries(named)
             return Value(
-                [Value(_Instance(it.constant, None, from_flags, from_file), place) for it in classes], place
+                [
+                    Value(_Instance(it.constant, None, from_flags, from_file, entries), place)
+                    for it in classes
+                ],
+                place,
             )
         if method == "parse" and parser.name == "H4ArgumentParser":
             return self._parsed(parser, "parse_args_into_dataclasses", node, frame)
@@ -905,8 +969,18 @@ class World:
             arguments={name: _told(value) for name, value in arguments.items()},
             open=unseen,
             derived=isinstance(function, _Local),
+            declares=self._declared(function.scope) if isinstance(function, _Local) else frozenset(),
             target=frame.scope.targets.get(id(node), ""),
         )
+
+    def _declared(self, scope: Scope) -> FrozenSet[str]:
+        """The fields and the parameters of a class of the project."""
+        found: set[str] = set()
+        for it in self._with_bases(scope) if scope.is_class else ():
+            found.update(_annotations(it))
+            made = it.index().function("__init__")
+            found.update(made.index().parameters if made is not None else ())
+        return frozenset(found)
 
     def _dict_call(self, node: ast.Call, frame: Frame, order: int) -> Dict[Any, Value]:
         entries: Dict[Any, Value] = {}
@@ -1033,7 +1107,7 @@ class World:
         if name in settings:
             return settings[name]
         call = instance.call
-        if instance.from_file or (call is not None and call.open):
+        if (instance.from_file and not instance.entries) or (call is not None and call.open):
             return self.unknown(node, frame)
         if instance.is_training_arguments(self):
             default = _TRAINING_DEFAULTS.get(name, UNKNOWN)
@@ -1049,7 +1123,10 @@ class World:
         if instance.call is not None:
             found.update(zip(list(found), instance.call.positional))
             found.update(instance.call.arguments)
-        if instance.from_file:  # it may say otherwise than each default
+        if instance.entries:
+            mine = instance.is_training_arguments(self)
+            found.update({k: v for k, v in instance.entries.items() if mine or k in found})
+        elif instance.from_file:  # it may say otherwise than each default
             found = {name: value._replace(constant=UNKNOWN) for name, value in found.items()}
         if instance.from_flags:
             annotations = (
@@ -1172,6 +1249,13 @@ class _Options:
         self.source, self.flags = source, flags
 
 
+class _Merged:
+    """Several namespaces put together: argparse.Namespace(**vars(one), **vars(other))."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+
+
 class _Parser:
     """A parser of the command line; its first argument are the dataclasses, of those that have such."""
 
@@ -1182,8 +1266,17 @@ class _Parser:
 class _Instance:
     """A dataclass that was made from the command line, or called."""
 
-    def __init__(self, of: Any, call: Call | None, from_flags: bool, from_file: bool = False) -> None:
+    def __init__(
+        self,
+        of: Any,
+        call: Call | None,
+        from_flags: bool,
+        from_file: bool = False,
+        entries: Mapping[str, Value] | None = None,
+    ) -> None:
         self.of, self.call, self.from_flags, self.from_file = of, call, from_flags, from_file
+        self.entries = entries or {}
+        """What the file says that it is read from; empty where that is not at hand."""
 
     def is_training_arguments(self, world: World) -> bool:
         """Whether it is TrainingArguments or made from them."""
@@ -1198,7 +1291,7 @@ def _told(value: Value) -> Value:
     return value._replace(constant=UNKNOWN) if isinstance(value.constant, _INTERNAL) else value
 
 
-_INTERNAL = (_Local, _Options, _Parser, _Instance)
+_INTERNAL = (_Local, _Options, _Parser, _Instance, _Merged)
 
 
 def is_training_arguments(name: str) -> bool:
@@ -1263,7 +1356,9 @@ class Cautious(World):
             at = at.caller
         for where, conditions in reversed(levels):
             for test, outcome in conditions:
-                if test is None or not self._take(test, outcome, where):
+                if test is None:
+                    by_default = by_default and outcome
+                elif not self._take(test, outcome, where):
                     by_default = False
         return by_default
 
@@ -1449,7 +1544,7 @@ def _order_of(test: ast.expr, frame: Frame, order: int) -> int:
 
 
 def _is_thing(symbol: Symbol) -> bool:
-    """Whether a name is that of a class, function or dtype of a library: it is true, and nothing else is it."""
+    """Whether a name is that of a class, function or dtype of a library: true, and nothing else is it."""
     last = symbol.rpartition(".")[2]
     if last.startswith("__") or last.isupper():
         return False
