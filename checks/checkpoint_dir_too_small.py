@@ -27,7 +27,6 @@ from llm_doctor.workload import deepspeed, models
 from llm_doctor.workload.data import Call, PathState, Place, Script, Story, Training, Value, Workload
 from llm_doctor.workload.paths import output_paths
 
-NO_WORKLOAD = "no workload was given: nothing says where checkpoints are saved"
 FEW = 5
 """Checkpoints that there is room for, where each save adds one: below that it is worth a note."""
 # Optimizers that keep less than two numbers for each parameter, or smaller ones, or not of all of them.
@@ -71,7 +70,8 @@ class CheckpointDirTooSmall(Check):
     name = "checkpoint-dir-too-small"
     topic = "disk-space"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://huggingface.co/docs/transformers/deepspeed"
     symptoms = (
         Symptom(
@@ -90,8 +90,7 @@ class CheckpointDirTooSmall(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Every run that trains a whole model."""
-        if case.workload is None:
-            raise CannotTell(NO_WORKLOAD)
+        assert case.workload is not None
         if case.assumed:
             raise CannotTell("another machine is assumed: its disks are not known")
         saving = [it for it in case.workload.trainings if _state(case.workload, it) is not None]
@@ -309,4 +308,4 @@ def _examples() -> Iterator[Example]:
         "no full fine-tune of a model whose size is known (--model tells it); 5 GB free for output_dir"
         " /data/out",
     )
-    yield cannot_tell("no workload", case_of(), NO_WORKLOAD)
+    yield cannot_tell("no workload", case_of(), "no workload was given")

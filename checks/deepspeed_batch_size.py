@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator
 
+import msgspec
+
 from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
 from llm_doctor.model import Edit, Finding, Fix
 from llm_doctor.workload import deepspeed
-from llm_doctor.workload.data import Config, Place, Training, Value
+from llm_doctor.workload.data import Config, Place, Training, Value, Workload
 
 TRAIN, MICRO, STEPS = "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"
 
@@ -48,7 +50,8 @@ class DeepspeedBatchSize(Check):
     name = "deepspeed-batch-size"
     topic = "deepspeed-config"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://www.deepspeed.ai/docs/config-json/#batch-size-related-parameters"
     symptoms = (
         Symptom(
@@ -187,4 +190,8 @@ def _examples() -> Iterator[Example]:
         deepspeed.example(text, trainings=(training,)),
         f"error: {missing}",
     )
-    yield cannot_tell("no configuration", case_of(), deepspeed.NO_CONFIG)
+    yield cannot_tell(
+        "no configuration",
+        msgspec.structs.replace(case_of(), workload=Workload()),
+        deepspeed.NO_CONFIG,
+    )

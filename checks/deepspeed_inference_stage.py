@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator
 
+import msgspec
+
 from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
 from llm_doctor.model import Edit, Finding, Fix
 from llm_doctor.workload import deepspeed
-from llm_doctor.workload.data import Call, Config, Place, Script, Training, Value
+from llm_doctor.workload.data import Call, Config, Place, Script, Training, Value, Workload
 
 _TRAINS = frozenset(("backward", "step", "train"))
 _PREDICTS = frozenset(("generate", "evaluate", "predict"))
@@ -47,7 +49,8 @@ class DeepspeedInferenceStage(Check):
     name = "deepspeed-inference-stage"
     topic = "deepspeed-config"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://huggingface.co/docs/transformers/deepspeed"
     symptoms = (
         Symptom(
@@ -152,4 +155,8 @@ def _examples() -> Iterator[Example]:
         deepspeed.example(text % 2, trainings=(predicts,)),
         "error: ZeRO-2 in a run of Trainer that predicts and does not train: it wants stage 3",
     )
-    yield cannot_tell("no configuration", case_of(), deepspeed.NO_CONFIG)
+    yield cannot_tell(
+        "no configuration",
+        msgspec.structs.replace(case_of(), workload=Workload()),
+        deepspeed.NO_CONFIG,
+    )

@@ -22,7 +22,7 @@ from llm_doctor.check import (
 from llm_doctor.model import Confidence, Finding, Fix, Mount, Mounts, Packages, Severity
 from llm_doctor.units import gib
 from llm_doctor.workload import deepspeed
-from llm_doctor.workload.data import Config, PathState, Place, Value
+from llm_doctor.workload.data import Config, PathState, Place, Value, Workload
 from llm_doctor.workload.paths import OFFLOAD_SECTIONS
 
 DS_REPORT = Question(name="ds-report", imports=("torch", "deepspeed"), needs_imports=False, limit_s=60)
@@ -65,7 +65,8 @@ class DeepspeedOffloadPath(Check):
     name = "deepspeed-offload-path"
     topic = "deepspeed-config"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     questions = (DS_REPORT,)
     url = "https://www.deepspeed.ai/docs/config-json/#parameter-offloading"
     symptoms = (
@@ -236,4 +237,8 @@ def _examples() -> Iterator[Example]:
         " was not"
         " found)",
     )
-    yield cannot_tell("no configuration", case_of(), deepspeed.NO_CONFIG)
+    yield cannot_tell(
+        "no configuration",
+        msgspec.structs.replace(case_of(), workload=Workload()),
+        deepspeed.NO_CONFIG,
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator, NamedTuple
 
+import msgspec
+
 from llm_doctor.check import (
     Asked,
     CannotTell,
@@ -31,7 +33,7 @@ from llm_doctor.model import (
     Toolkit,
 )
 from llm_doctor.workload import deepspeed
-from llm_doctor.workload.data import Config, Value
+from llm_doctor.workload.data import Config, Value, Workload
 
 DS_REPORT = Question(name="ds-report", imports=("torch", "deepspeed"), needs_imports=False, limit_s=60)
 
@@ -82,7 +84,8 @@ class DeepspeedOptimizerBuild(Check):
     name = "deepspeed-optimizer-build"
     topic = "deepspeed-config"
     severity = "warning"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     questions = (DS_REPORT,)
     url = "https://www.deepspeed.ai/docs/config-json/#optimizer-parameters"
     symptoms = (
@@ -252,4 +255,8 @@ def _examples() -> Iterator[Example]:
             ds_report={"text": "cpu_adam ............... [YES] ...... [OKAY]"},
         ),
     )
-    yield cannot_tell("no configuration", case_of(), deepspeed.NO_CONFIG)
+    yield cannot_tell(
+        "no configuration",
+        msgspec.structs.replace(case_of(), workload=Workload()),
+        deepspeed.NO_CONFIG,
+    )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Iterable, Iterator
 
+import msgspec
+
 from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
 from llm_doctor.model import Edit, Finding, Fix
 from llm_doctor.workload import deepspeed
+from llm_doctor.workload.data import Workload
 
 
 class DeepspeedPrecisionConflict(Check):
@@ -39,7 +42,8 @@ class DeepspeedPrecisionConflict(Check):
     name = "deepspeed-precision-conflict"
     topic = "deepspeed-config"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://www.deepspeed.ai/docs/config-json/"
     symptoms = (
         Symptom(
@@ -108,4 +112,8 @@ class DeepspeedPrecisionConflict(Check):
             ),
             "error: bf16.enabled and fp16.enabled (line 2) are both true: DeepSpeed asserts that only one is",
         )
-        yield cannot_tell("no configuration", case_of(), deepspeed.NO_CONFIG)
+        yield cannot_tell(
+            "no configuration",
+            msgspec.structs.replace(case_of(), workload=Workload()),
+            deepspeed.NO_CONFIG,
+        )

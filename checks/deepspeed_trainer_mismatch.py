@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, NamedTuple
 
+import msgspec
+
 from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
 from llm_doctor.model import Edit, Finding, Fix, Severity
 from llm_doctor.workload import deepspeed
-from llm_doctor.workload.data import Call, Config, Launch, Place, Training, Value
+from llm_doctor.workload.data import Call, Config, Launch, Place, Training, Value, Workload
 
 MICRO, STEPS = "per_device_train_batch_size", "gradient_accumulation_steps"
 
@@ -82,7 +84,8 @@ class DeepspeedTrainerMismatch(Check):
     name = "deepspeed-trainer-mismatch"
     topic = "deepspeed-config"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://huggingface.co/docs/transformers/deepspeed"
     symptoms = (
         Symptom(
@@ -317,4 +320,8 @@ def _examples() -> Iterator[Example]:
         " starts 4:"
         " Trainer refuses to train",
     )
-    yield cannot_tell("no configuration", case_of(), deepspeed.NO_CONFIG)
+    yield cannot_tell(
+        "no configuration",
+        msgspec.structs.replace(case_of(), workload=Workload()),
+        deepspeed.NO_CONFIG,
+    )

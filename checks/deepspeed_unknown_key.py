@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any, FrozenSet, Iterable, Iterator, Mapping, NamedTuple
 
+import msgspec
+
 from llm_doctor.check import (
     Asked,
     CannotTell,
@@ -21,7 +23,7 @@ from llm_doctor.check import (
 )
 from llm_doctor.model import Confidence, Edit, Finding, Fix, Packages, Severity
 from llm_doctor.workload import deepspeed
-from llm_doctor.workload.data import Config, Place, Value
+from llm_doctor.workload.data import Config, Place, Value, Workload
 
 KEYS = Question(
     name="deepspeed-keys", imports=("torch", "deepspeed", "deepspeed.runtime.config"), limit_s=30.0
@@ -94,7 +96,8 @@ class DeepspeedUnknownKey(Check):
     name = "deepspeed-unknown-key"
     topic = "deepspeed-config"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     questions = (KEYS,)
     url = "https://www.deepspeed.ai/docs/config-json/"
     symptoms = (
@@ -373,4 +376,8 @@ def _examples() -> Iterator[Example]:
         ),
         "warning: opt_level is no key of fp16: DeepSpeed 0.9.2 ignores it",
     )
-    yield cannot_tell("no configuration", case_of(stack), deepspeed.NO_CONFIG)
+    yield cannot_tell(
+        "no configuration",
+        msgspec.structs.replace(case_of(stack), workload=Workload()),
+        deepspeed.NO_CONFIG,
+    )

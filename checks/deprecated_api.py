@@ -6,7 +6,6 @@ from typing import Iterable, Iterator
 
 from llm_doctor.check import (
     Asked,
-    CannotTell,
     Case,
     Check,
     Example,
@@ -56,7 +55,8 @@ class DeprecatedApi(Check):
     name = "deprecated-api"
     topic = "package-conflict"
     severity = "note"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     needs = (Packages,)
     questions = (api.QUESTION,)
     url = "https://github.com/huggingface/transformers/pull/39782"
@@ -79,8 +79,7 @@ class DeprecatedApi(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """One note for each use that the installed library warns of."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         for use in api.uses(case.workload):
             verdict = api.judge(case, use)
             if verdict.state == "deprecated" and use.kind != "import":

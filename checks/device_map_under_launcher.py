@@ -85,7 +85,8 @@ class DeviceMapUnderLauncher(Check):
     name = "device-map-under-launcher"
     topic = "device-placement"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://github.com/huggingface/accelerate/pull/1810"
     symptoms = (
         Symptom(
@@ -118,8 +119,7 @@ class DeviceMapUnderLauncher(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """The map of every load against the launch of its script."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         if not case.workload.scripts:
             raise CannotTell("no Python script in the workload")
         told: List[Finding] = []

@@ -140,8 +140,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
         Finding(
             severity="warning",
             confidence="certain",
-            message=f"{prepare.name}() on a model that is {loaded.constant}, not quantised (line {where.line}):"
-            " every parameter becomes float32, twice the memory",
+            message=f"{prepare.name}() on a {loaded.constant} model, not quantised (line {where.line})"
+            ": every parameter becomes float32, twice the memory",
             subject=at(prepare.place),
             evidence={"function": prepare.name, "dtype": loaded.constant},
             fixes=(

@@ -24,7 +24,6 @@ from llm_doctor.model import Confidence, Edit, Environment, Finding, Fix, Gpu, G
 from llm_doctor.workload.data import Job, Launch, Place, Value, Workload
 from llm_doctor.workload.launch import COMMAND_LINE
 
-NO_LAUNCH = "no workload was given: there is no launch line to judge"
 _ONE_OF = ("cpu", "multi_gpu", "tpu", "use_deepspeed", "use_fsdp")
 
 
@@ -69,7 +68,8 @@ class LauncherConflict(Check):
     name = "launcher-conflict"
     topic = "device-placement"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://www.deepspeed.ai/getting-started/#resource-configuration-single-node"
     symptoms = (
         Symptom(
@@ -98,8 +98,9 @@ class LauncherConflict(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Every launch line by itself."""
-        if case.workload is None or not case.workload.launches:
-            raise CannotTell(NO_LAUNCH if case.workload is None else "no launch line in the workload")
+        assert case.workload is not None
+        if not case.workload.launches:
+            raise CannotTell("no launch line in the workload")
         told = set()
         for launch in case.workload.launches:
             findings = [
@@ -401,4 +402,4 @@ def _examples() -> Iterator[Example]:
         launched("torchrun", nproc_per_node=8, processes=8, facts=(four,)),
         "warning: 8 processes are started on each node, and this node has 4 GPUs",
     )
-    yield cannot_tell("no workload", case_of(), NO_LAUNCH)
+    yield cannot_tell("no workload", case_of(), "no workload was given")

@@ -58,7 +58,8 @@ class MaxStepsOverridesEpochs(Check):
     name = "max-steps-overrides-epochs"
     topic = "host-limits"
     severity = "note"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://huggingface.co/docs/transformers/main_classes/trainer"
     symptoms = (
         Symptom(
@@ -70,8 +71,7 @@ class MaxStepsOverridesEpochs(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Both values of every training run."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         if not case.workload.trainings:
             raise CannotTell("no training in the workload")
         axolotl = {config.root.place for config in case.workload.configs_of("axolotl")}

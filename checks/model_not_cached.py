@@ -32,7 +32,6 @@ from llm_doctor.workload.paths import (
     says_offline,
 )
 
-NO_WORKLOAD = "no workload was given: nothing says which models are loaded"
 # All of meta-llama's models and Gemma ask for a licence to be accepted: https://huggingface.co/docs/hub/models-gated
 _GATED = re.compile(r"(?i)meta-llama/.*|google/gemma.*")
 
@@ -73,7 +72,8 @@ class ModelNotCached(Check):
     name = "model-not-cached"
     topic = "model-files"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://huggingface.co/docs/transformers/installation#offline-mode"
     symptoms = (
         Symptom(
@@ -92,8 +92,7 @@ class ModelNotCached(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Every name once."""
-        if case.workload is None:
-            raise CannotTell(NO_WORKLOAD)
+        assert case.workload is not None
         if case.assumed:
             raise CannotTell("another machine is assumed: its caches are not known")
         version = case.version("transformers")
@@ -239,4 +238,4 @@ def _examples() -> Iterator[Example]:
         "note: meta-llama/Llama-2-7b-hf is not in the cache, and there is no access token: it is one of those"
         " that need one",
     )
-    yield cannot_tell("no workload", case_of(), NO_WORKLOAD)
+    yield cannot_tell("no workload", case_of(), "no workload was given")

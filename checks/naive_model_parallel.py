@@ -60,7 +60,8 @@ class NaiveModelParallel(Check):
     name = "naive-model-parallel"
     topic = "device-placement"
     severity = "note"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     needs = (Gpus,)
     url = "https://huggingface.co/docs/accelerate/concept_guides/big_model_inference"
     symptoms = (
@@ -76,8 +77,7 @@ class NaiveModelParallel(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """The map of every model that a single process trains."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         if not case.workload.scripts:
             raise CannotTell("no Python script in the workload")
         for script in case.workload.scripts:

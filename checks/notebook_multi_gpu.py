@@ -64,7 +64,8 @@ class NotebookMultiGpu(Check):
     name = "notebook-multi-gpu"
     topic = "device-placement"
     severity = "warning"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://huggingface.co/docs/accelerate/basic_tutorials/notebook"
     symptoms = (
         Symptom(
@@ -92,8 +93,7 @@ class NotebookMultiGpu(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Every notebook by itself."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         notebooks = [script for script in case.workload.scripts if script.notebook]
         if not notebooks:
             raise CannotTell("no notebook in the workload")

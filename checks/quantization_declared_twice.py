@@ -65,7 +65,8 @@ class QuantizationDeclaredTwice(Check):
     name = "quantization-declared-twice"
     topic = "quantized-loading"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     needs = (Packages,)
     trials = (TRIAL,)
     url = "https://github.com/huggingface/transformers/pull/26610"
@@ -82,8 +83,7 @@ class QuantizationDeclaredTwice(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Both ways of saying it, in every load."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         if not case.workload.scripts:
             raise CannotTell("no Python script in the workload")
         version = case.version("transformers")

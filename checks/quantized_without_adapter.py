@@ -81,7 +81,8 @@ class QuantizedWithoutAdapter(Check):
     name = "quantized-without-adapter"
     topic = "quantized-loading"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     needs = (Packages,)
     trials = (TRIAL,)
     url = "https://huggingface.co/docs/transformers/peft"
@@ -96,8 +97,7 @@ class QuantizedWithoutAdapter(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """The way of every quantised model into a Trainer."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         if not case.workload.scripts:
             raise CannotTell("no Python script in the workload")
         if case.version("transformers") is None:

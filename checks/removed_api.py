@@ -8,7 +8,6 @@ import msgspec
 
 from llm_doctor.check import (
     Asked,
-    CannotTell,
     Case,
     Check,
     Example,
@@ -74,7 +73,8 @@ class RemovedApi(Check):
     name = "removed-api"
     topic = "package-conflict"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     needs = (Packages,)
     questions = (api.QUESTION,)
     trials = (TRIAL,)
@@ -103,8 +103,7 @@ class RemovedApi(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Each use against the installed library; a keyword of from_pretrained against a trial."""
-        if case.workload is None:
-            raise CannotTell("no workload was given")
+        assert case.workload is not None
         found = [(use, api.judge(case, use)) for use in api.uses(case.workload)]
         for use, verdict in found:
             suspect = _suspect(use, verdict, case.workload)

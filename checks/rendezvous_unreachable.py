@@ -24,8 +24,6 @@ from llm_doctor.workload.data import HostName, Launch, Place, Value, Workload
 from llm_doctor.workload.launch import COMMAND_LINE
 from llm_doctor.workload.paths import Rendezvous, host_name, rendezvous, starts_here
 
-NO_LAUNCH = "no workload was given: there is no launch line to judge"
-
 
 class RendezvousUnreachable(Check):
     """The processes of a job cannot meet: the master's port is taken or none, or its name does not resolve.
@@ -64,7 +62,8 @@ class RendezvousUnreachable(Check):
     name = "rendezvous-unreachable"
     topic = "nccl"
     severity = "error"
-    since = "0.2.0"
+    since = "0.1.0"
+    of_workload = True
     url = "https://pytorch.org/docs/stable/elastic/run.html"
     symptoms = (
         Symptom(
@@ -91,8 +90,9 @@ class RendezvousUnreachable(Check):
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Every launch line by itself; each place is spoken of once."""
-        if case.workload is None or not case.workload.launches:
-            raise CannotTell(NO_LAUNCH if case.workload is None else "no launch line in the workload")
+        assert case.workload is not None
+        if not case.workload.launches:
+            raise CannotTell("no launch line in the workload")
         environment = case.known(Environment)
         in_job = environment is not None and "SLURM_JOB_ID" in environment.variables
         told = set()
@@ -238,4 +238,4 @@ def _examples() -> Iterator[Example]:
         launched("torchrun", 2, "free", HostName(False), master_addr="node-1", master_port=29500),
         "error: the master node-1 does not resolve on this machine",
     )
-    yield cannot_tell("no workload", case_of(), NO_LAUNCH)
+    yield cannot_tell("no workload", case_of(), "no workload was given")

@@ -253,6 +253,8 @@ class Check:
     trials: ClassVar[Tuple[Trial, ...]] = ()
     symptoms: ClassVar[Tuple[Symptom, ...]] = ()
     url: ClassVar[str | None] = None
+    of_workload: ClassVar[bool] = False
+    """Whether it examines a workload and nothing else: without one it is skipped."""
 
     def asks(self, case: Case) -> Iterable[Asked]:
         """The questions to be answered before `examine`; here: all of them, without settings."""

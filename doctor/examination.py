@@ -36,6 +36,7 @@ from llm_doctor.settings import Settings
 from llm_doctor.workload.data import Workload
 from llm_doctor.workload.summary import summary
 
+NO_WORKLOAD = "no workload was given"
 INCOMPLETE = 3
 FOUND = 1
 
@@ -181,6 +182,8 @@ def _wanted(check: Type[Check], case: Case) -> Sequence[Asked]:
     """The check's questions whose packages are installed: asking the others would only say so."""
     packages = case.known(Packages)
     installed = packages.installed if packages else {}
+    if check.of_workload and case.workload is None:
+        return []
     try:
         asked = list(check().asks(case))
     except Exception:  # examine() will meet it again, and there it is told
@@ -209,6 +212,9 @@ def _examine(entry: Registered, case: Case) -> _Examined:
         return _Examined(entry, outcome="crashed", reason=entry.problem)
     began = time.monotonic()
     item = _Examined(entry)
+    if entry.check.of_workload and case.workload is None:
+        item.outcome, item.reason = "skipped", NO_WORKLOAD
+        return item
     try:
         for needed in entry.check.needs:
             case.fact(needed)

@@ -398,7 +398,8 @@ class Options:
     x: int = 1
 
 @dataclass
-class Altered(Options):
+class Altered:
+    x: int = 1
     def __post_init__(self):
         self.x = 4
 
@@ -536,7 +537,7 @@ from trl import SFTConfig, SFTTrainer, TrlParser
 from transformers import AutoModel
 parser = TrlParser(SFTConfig)
 (arguments,) = parser.parse_args_and_config()
-SFTTrainer(model=AutoModel.from_pretrained("m"), args=arguments)
+SFTTrainer(model=AutoModel.from_pretrained("m"), args=arguments).train()
 """
     training = the_training(read(script, "python train.py --bf16 --learning_rate 1e-4"))
     assert {name: it.plain for name, it in training.settings.items()} == {"bf16": True, "learning_rate": 1e-4}
@@ -572,6 +573,51 @@ if __name__ == "__main__":
 """
     value = value_of(read(script, launch and f"python train.py {launch}"))
     assert (value.plain, value.origin) == (expected, origin)
+
+
+@pytest.mark.parametrize(
+    ("program", "launch", "right"),
+    [
+        ("from fire import Fire\ndef train(x=False):\n    LOAD\nFire(train)\n", "--x", True),
+        ("import fire\ndef train(x=True):\n    LOAD\nfire.Fire(train)\n", "--nox", False),
+        ("import fire\ndef train(x: str = ''):\n    LOAD\nfire.Fire(train)\n", "--x None", None),
+        (
+            "import typer\ndef train(x: bool = typer.Option(False, help='h')):\n    LOAD\ntyper.run(train)\n",
+            "",
+            False,
+        ),
+        ("import typer\ndef train(x: bool = True):\n    LOAD\ntyper.run(train)\n", "--no-x", False),
+        (
+            "import typer\napp = typer.Typer()\n@app.command()\ndef train(x: int = 3):\n    LOAD\napp()\n",
+            "--x 4",
+            4,
+        ),
+        (
+            "class A:\n    def f(self, x=None):\n        LOAD\n    def g(self):\n        self.f(1)\n"
+            "A().g()\n",
+            "",
+            1,
+        ),
+        ("import functools\ndef f(x=None):\n    LOAD\nfunctools.partial(f, x=1)()\n", "", 1),
+        (
+            "class A:\n    m = None\n    def __init__(self, q):\n        if q:\n            self.m = 1\n"
+            "    def f(self):\n        x = self.m\n        LOAD\n",
+            "",
+            TOLD_TO_NO_ONE,
+        ),
+        (
+            "class A:\n    def __init__(self):\n        self.d = {}\n        self.d['k'] = 1\n"
+            "        x = self.d.get('k')\n        LOAD\nA()\n",
+            "",
+            1,
+        ),
+    ],
+)
+def test_no_wrong_parameter_is_told(read: Read, program: str, launch: str, right: Any) -> None:
+    load = "AutoModel.from_pretrained('m', device_map=x)"
+    script = f"from transformers import AutoModel\n{program.replace('LOAD', load)}"
+    known = value_of(read(script, launch and f"python train.py {launch}")).plain
+    assert known is UNKNOWN or known == right
 
 
 def test_a_parameter_reaches_the_functions_that_it_is_passed_to(read: Read) -> None:
@@ -663,6 +709,23 @@ def test_values_of_other_files(
     assert loaded(read(script, **files)) == expected
 
 
+def test_conditions_of_another_file_count(read: Read) -> None:
+    script = f"{IMPORTS}from config import MAP\nAutoModel.from_pretrained('m', device_map=MAP)\n"
+    guarded = "try:\n    import bitsandbytes\n    MAP = 'auto'\nexcept ImportError:\n    MAP = None\n"
+    assert loaded(read(script, config=guarded)) in (["auto"], [UNKNOWN])
+    asked = "import os\nMAP = None\nif os.path.exists('q'):\n    MAP = 'auto'\n"
+    assert not value_of(read(script, config=asked)).known
+
+
+def test_a_settings_file_of_trl_is_not_passed_over(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("bf16: true\n")
+    script = f"""{IMPORTS}from trl import SFTConfig, TrlParser
+(arguments,) = TrlParser(SFTConfig).parse_args_and_config()
+AutoModel.from_pretrained("m", device_map=arguments.bf16)
+"""
+    assert value_of(read(script, "python train.py --config c.yaml")).plain in (True, UNKNOWN)
+
+
 def test_a_value_of_another_file_stands_there(read: Read) -> None:
     value = value_of(
         read(
@@ -685,6 +748,8 @@ LOAD = "model = AutoModel.from_pretrained('m')\n"
         (LOAD + "model.half()\n", ["half"], "float16"),
         (LOAD + "model = model.to(torch.bfloat16).cuda()\n", ["to"], "bfloat16"),
         (LOAD + "model.to('cuda')\n", [], None),
+        (LOAD + "model.to('cuda', torch.float16)\n", ["to"], "float16"),
+        (LOAD + "model.to(dtype=torch.float16)\n", ["to"], "float16"),
         (LOAD + "model.half()\nmodel.float()\n", ["half", "float"], "float32"),
         ("model = AutoModel.from_pretrained('m').half().cuda().eval()\n", ["half"], "float16"),
         ("model = AutoModel.from_pretrained('m', torch_dtype=torch.half)\n", [], "float16"),
@@ -840,6 +905,41 @@ def test_deepspeed_trains_a_model_by_itself(read: Read) -> None:
     assert story.training.trainer is not None and story.training.trainer.callee == "deepspeed.initialize"
 
 
+def test_accelerate_trains_a_model_by_itself(read: Read) -> None:
+    story = the_story(
+        read(
+            f"""{IMPORTS}from accelerate import Accelerator
+accelerator = Accelerator(mixed_precision="fp16")
+{LOAD}model.half()
+model, optimizer = accelerator.prepare(model, optimizer)
+"""
+        )
+    )
+    assert steps(story) == ["half"] and story.training is not None and story.training.trainer is not None
+
+
+@pytest.mark.parametrize(
+    ("engine", "launch"),
+    [
+        ("deepspeed.initialize(args=args, model=model)", "--deepspeed --deepspeed_config ds.json"),
+        ("deepspeed.initialize(model=model, config={'zero_optimization': {'stage': 2}})", ""),
+        ("deepspeed.initialize(model=model, config='ds.json')", ""),
+    ],
+)
+def test_the_configuration_of_a_deepspeed_engine(
+    read: Read, tmp_path: Path, engine: str, launch: str
+) -> None:
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    script = f"""{IMPORTS}import deepspeed
+args = deepspeed.add_config_arguments(argparse.ArgumentParser()).parse_args()
+{LOAD}engine, *_ = {engine}
+"""
+    training = the_training(read(script, launch and f"deepspeed --num_gpus 2 train.py {launch}"))
+    assert training.deepspeed is not None
+    stage = training.deepspeed.get("zero_optimization", "stage")
+    assert stage is not None and stage.constant == 2
+
+
 def test_calls_know_their_place_in_the_library(read: Read) -> None:
     (script,) = read(
         """
@@ -910,19 +1010,22 @@ except ImportError:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("Trainer(model, TrainingArguments('out', bf16=True))", {"bf16": True}),
+        ("Trainer(model, TrainingArguments('out', bf16=True)).train()", {"bf16": True}),
         (
-            "arguments = TrainingArguments('out')\narguments.fp16 = True\nTrainer(model, arguments)",
+            "arguments = TrainingArguments('out')\narguments.fp16 = True\nTrainer(model, arguments).train()",
             {"fp16": True},
         ),
-        ("kwargs = dict(bf16=True)\nTrainer(model, TrainingArguments('out', **kwargs))", {"bf16": True}),
+        (
+            "kwargs = dict(bf16=True)\nTrainer(model, TrainingArguments('out', **kwargs)).train()",
+            {"bf16": True},
+        ),
         (
             "@dataclass\nclass Arguments(TrainingArguments):\n    extra: int = 1\n"
-            "Trainer(model, Arguments('out', bf16=True))",
+            "Trainer(model, Arguments(bf16=True)).train()",
             {"extra": 1, "bf16": True},
         ),
         (
-            "class Mine(Trainer):\n    pass\nMine(model=model, args=TrainingArguments('out', tf32=True))",
+            "class Mine(Trainer):\n    pass\nMine(model, TrainingArguments('out', tf32=True)).train()",
             {"tf32": True},
         ),
     ],
@@ -934,8 +1037,10 @@ def test_the_settings_of_a_training(read: Read, body: str, expected: dict[str, A
 
 
 def test_a_training_whose_arguments_are_not_known_is_open(read: Read) -> None:
-    assert the_training(read(f"{IMPORTS}{LOAD}Trainer(model, TrainingArguments('out', **more()))\n")).open
-    assert the_training(read(f"{IMPORTS}{LOAD}Trainer(model, args=arguments)\n")).open
+    assert the_training(
+        read(f"{IMPORTS}{LOAD}Trainer(model, TrainingArguments('out', **more())).train()\n")
+    ).open
+    assert the_training(read(f"{IMPORTS}{LOAD}Trainer(model, args=arguments).train()\n")).open
 
 
 def test_script_launch_and_configuration_are_joined(read: Read, tmp_path: Path) -> None:
@@ -946,7 +1051,7 @@ def main():
     (arguments,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()
     dtype = torch.bfloat16 if arguments.bf16 else torch.float32
     model = AutoModel.from_pretrained("m", torch_dtype=dtype)
-    Trainer(model=model, args=arguments)
+    Trainer(model=model, args=arguments).train()
 
 main()
 """,
@@ -1070,6 +1175,53 @@ def test_a_broken_cell_costs_itself_alone() -> None:
     (problem,) = problems
     assert problem.message.startswith("a cell is no valid Python: ")
     assert "def f(:" in text.split("\n")[problem.line - 1]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "!python train.py \\\n  --bf16 True\n",
+        "files = !ls\n",
+        "home = %env HOME\n",
+        "AutoModel?\n",
+        "AutoModel.from_pretrained??\n",
+        "x = ('a %s'\n  % 'b')\n",
+        "await f()\n",
+        "x = '\u2028'\n\n",
+    ],
+)
+def test_what_only_a_notebook_understands_costs_nothing(cell: str) -> None:
+    text = notebook(
+        "from transformers import AutoModel", f"{cell}AutoModel.from_pretrained('m')", ensure_ascii=False
+    )
+    script, problems = read_cells(text)
+    assert problems == () and script is not None
+    (story,) = script.stories
+    assert story.load is not None
+    assert "AutoModel.from_pretrained('m')" in text.split("\n")[story.load.place.line - 1]
+
+
+@pytest.mark.parametrize(
+    "cell", ["%%bash\necho it is\n", "%%writefile x.py\nimport os\n  foo bar\n", "%%html\n<b>"]
+)
+def test_a_cell_in_another_language_is_none_of_python(cell: str) -> None:
+    text = notebook("from transformers import AutoModel", cell, "AutoModel.from_pretrained('m')")
+    script, problems = read_cells(text)
+    assert problems == () and script is not None and len(script.stories) == 1
+
+
+def test_imports_and_cells_in_one_text_have_their_lines_too() -> None:
+    cells = [
+        {"cell_type": "code", "source": text} for text in ("x = 1", "import os\nfrom peft import LoraConfig")
+    ]
+    for text in (
+        json.dumps({"cells": cells}, indent=1),
+        notebook("x = 1", "import os\nfrom peft import LoraConfig"),
+    ):
+        script, problems = read_cells(text)
+        assert problems == () and script is not None
+        (imported,) = [it for it in script.imports if it.module == "peft"]
+        assert "LoraConfig" in text.split("\n")[imported.place.line - 1]
 
 
 def test_a_name_is_what_the_cell_before_made_it() -> None:

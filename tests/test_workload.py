@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any, Iterator
@@ -94,6 +95,7 @@ WRITTEN: dict[str, bytes] = {
     "notes": b"hello\n",
     "good.py": INT8.encode(),
 }
+# A `#` is a column that Python's releases do not agree on.
 SAID = {
     "latin1.py": "2:9: it is not UTF-8: byte 0xe9",
     "utf16.py": "1:1: it is UTF-16, not UTF-8",
@@ -101,7 +103,7 @@ SAID = {
     "binary.json": "it is a binary file",
     "image.png": "it is a binary file",
     "python2.py": "2:1: it is written for Python 2",
-    "broken.py": "2:7: it is no valid Python: ",
+    "broken.py": "2:#: it is no valid Python: ",
     "brackets.py": "1:",
     "brackets.json": "1:101: nested deeper than 100 levels",
     "objects.json": "1:501: nested deeper than 100 levels",
@@ -110,7 +112,7 @@ SAID = {
     "bomb.yaml": "6:20: more than 200,000 values, those of aliases included",
     "broken.json": "3:16: ',' where a key in quotes is expected",
     "broken.yaml": "2:3: not YAML: mapping values are not allowed here",
-    "broken.ipynb": "2:1: a cell is no valid Python: ",
+    "broken.ipynb": "2:#: a cell is no valid Python: ",
     "no.ipynb": "it is no notebook: there are no cells in it",
     "broken.sh": "2:17: a syntax error: ",
     "empty.json": "1:1: the file is empty",
@@ -148,7 +150,8 @@ def unread(unreadable: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", SAID)
 def test_a_file_that_cannot_be_read_is_one_line(unread: dict[str, Any], path: str) -> None:
-    assert problems(unread)[path].startswith(SAID[path])
+    said = re.escape(SAID[path]).replace("\\#", r"\d+")
+    assert re.match(said, problems(unread)[path]), problems(unread)[path]
     (problem,) = [it for it in unread["workload"]["problems"] if it["path"] == path]
     assert "\n" not in problem["message"] and len(problem["message"]) < 100
 

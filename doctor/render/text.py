@@ -12,6 +12,8 @@ from rich.text import Text
 from llm_doctor.model import EXIT_INTERRUPTED, CheckResult, Finding, Fix, Report, TrialResult
 from llm_doctor.render import words
 
+NAMED = 8
+"""Checks that are named where they are skipped for one reason; of more there is the number."""
 _STYLES = {"error": "bold red", "warning": "bold magenta", "note": "bold cyan"}
 _VERDICTS = {"pass": "bold green", "warn": "bold magenta", "fail": "bold red", "incomplete": "bold magenta"}
 _OUTCOMES = {
@@ -146,8 +148,9 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
             _indented(console, why, hanging=2)
     for reason in sorted(together):
         names = [check.name for check in shown if check.outcome == "skipped" and check.reason == reason]
-        console.print(Text("skip  " + f"{len(names)} checks"))
-        _indented(console, ", ".join(names))
+        console.print(Text(f"skip  {len(names)} checks"))
+        if len(names) <= NAMED:
+            _indented(console, ", ".join(names))
         if reason != report.facts.python.reason:
             _indented(console, reason, hanging=2)
 

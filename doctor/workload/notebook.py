@@ -32,13 +32,13 @@ _OTHER_CELL = re.compile(r"%%\S")
 _OTHER_LANGUAGE = re.compile(r"%(md|sql|scala|r|fs|html)\b")
 """Where Databricks says the language of a whole cell. To others `%sql` is a magic of one line."""
 _PREAMBLE = re.compile(r"(?:[ \t\f]*(?:#[^\r\n]*)?[\r\n])*")
-_LINE = r"(?:\\\r?\n|[^\r\n])*"
+_LINE = r"(?:\\\r?\n(?!\Z)|[^\r\n])*"
 _MAGIC = re.compile(rf"[ \t\f]*(?P<line>[%!?,;/]{_LINE})")
 _ASSIGNED = re.compile(rf"[ \t]*(?P<line>{_LINE})")
 _LINE_MAGIC = re.compile(r"%{1,2}[ \t]*(\w+|!)[ \t]*")
 _TIMED = frozenset({"time", "timeit", "prun", "memit"})
 """Line magics that run the rest of their line as Python."""
-_OPTIONS = re.compile(r"(?:-\w+[ \t]*[\d.]*[ \t]+)*")
+_OPTIONS = re.compile(r"(?:(?:-[DTlnprs][ \t]*\S+|-[-\w]+)[ \t]+)*")
 _RUN_OPTIONS = re.compile(r"(?:-(?!m\s)\w+[ \t]+)*")
 _RUN_TARGET = re.compile(r"-m\s|[\"']?[^\s\"']+\.py\b")
 _SETS = re.compile(r"([A-Za-z_]\w*)[ \t]*[= \t][ \t]*(\S.*)", re.DOTALL | re.ASCII)
@@ -320,7 +320,7 @@ def _line_magic(line: _Written, commands: List[_Command]) -> _Written:
         commands.append(_Command(_expanded(line.part(2 if line.text.startswith("!!") else 1))))
         return nothing
     magic = _LINE_MAGIC.match(line.text)
-    if magic is None:
+    if magic is None or _HELP.fullmatch(line.text):
         return nothing
     name, rest = magic[1], line.part(magic.end())
     if name in _TIMED:
@@ -427,9 +427,9 @@ def _launches(path: str, commands: Sequence[_Command], file: Lines) -> Tuple[Lis
             found += [_moved(it, lines) for it in launches]
             problems += [_in_file(it, lines) for it in errors if cell]
         elif lasts:
-            parts += [written, written.after("\n")]
+            parts += [written, written.after("\n\n")]
         elif launches:
-            parts += [written.made("("), written, written.after("\n)\n")]
+            parts += [written.made("("), written, written.after("\n\n)\n")]
     script = _joined(parts)
     launches, _ = read_shell(path, script.text, host)
     lines = _CellLines(script, file)

@@ -446,7 +446,9 @@ class _Reader:
         call = world.make_call(event.node, event.frame, event.order)
         model = self._model_argument(event.node, call.name)
         root = self._root(world, model, event.frame, event.order, 0) if model is not None else None
-        training = self._training(world, event, call)
+        text = self._source.text
+        only_evaluates = call.name.endswith("Trainer") and ".train(" not in text and ".evaluate(" in text
+        training = None if only_evaluates else self._training(world, event, call)
         return self._story(world, root, events, training, event)
 
     def _loaded(self, event: Event, events: List[Event], world: World) -> Story | None:
@@ -623,7 +625,7 @@ class _Reader:
             if config is not None:
                 settings["deepspeed"] = config
             unseen = True
-        if trainer.name.endswith("Trainer") and ".train(" in self._source.text:
+        if trainer.name.endswith("Trainer"):
             node = next((it.value for it in event.node.keywords if it.arg == "args"), None)
             if node is None and len(event.node.args) > 1:
                 node = event.node.args[1]

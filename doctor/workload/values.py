@@ -1519,14 +1519,14 @@ def _keyword_place(keyword: ast.keyword, source: Source) -> Place:
     if hasattr(keyword, "lineno"):
         return source.place(keyword)
     # To Python 3.8 a keyword has no position of its own: it stands before its value.
-    value = source.place(keyword.value)
-    lines = source.lines
-    start = lines.starts[value.line - 1] + value.column - 1
+    value, lines, node = source.place(keyword.value), source.lines, keyword.value
+    start = lines.starts[node.lineno - 1] + lines.column(node.lineno, node.col_offset) - 1
     found = source.text.rfind(str(keyword.arg), 0, start)
     if found < 0:
         return value
     line = 1 + source.text.count("\n", 0, found)
-    return Place(value.path, line, found - lines.starts[line - 1] + 1, value.end_line, value.end_column)
+    place = lines.located(Place(value.path, line, found - lines.starts[line - 1] + 1))
+    return place._replace(end_line=value.end_line, end_column=value.end_column)
 
 
 def _order_of(test: ast.expr, frame: Frame, order: int) -> int:
