@@ -72,9 +72,9 @@ _NOT_MODELS = re.compile(
 LIBRARIES = frozenset(
     """
     argparse collections contextlib copy dataclasses datetime functools gc itertools json logging math os
-    pathlib random re shutil subprocess sys tempfile time typing warnings datasets einops evaluate fire flash_attn
+    pathlib shutil subprocess sys tempfile time typing warnings datasets einops evaluate fire flash_attn
     huggingface_hub jieba loguru matplotlib nltk numpy pandas PIL rouge rouge_chinese safetensors scipy
-    sentencepiece sklearn tensorboard torch torchvision tqdm typer wandb xformers yaml
+    random re sentencepiece sklearn tensorboard torch torchvision tqdm typer wandb xformers yaml
     """.split()
 )
 """Modules that are no part of anybody's project."""
