@@ -94,7 +94,9 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
         _without_ignored(_conclude(item, results, case), request.workload, request.settings)
         for item in examined
     )
-    verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted)
+    workload = request.workload
+    unread = workload is not None and not workload.files and not workload.launches
+    verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted or unread)
     return Report(
         schema=SCHEMA,
         doctor=Doctor(version=__version__),

@@ -90,7 +90,7 @@ WRITTEN: dict[str, bytes] = {
     "broken.ipynb": b'{"cells": [\n {"cell_type": "code", "source": ["x = (\\n"]},\n'
     b' {"cell_type": "code", "source": ["import os\\n"]}\n]}',
     "no.ipynb": b'{"a": 1}',
-    "broken.sh": b"if true; then\npython train.py 'a\n",
+    "broken.sh": b"if true; then\necho aaaaaaaaaa 'a\n",
     "empty.json": b"",
     "notes": b"hello\n",
     "good.py": INT8.encode(),
@@ -344,7 +344,7 @@ model = get_peft_model(model, LoraConfig(r=8))
             (
                 "warning",
                 "train.py:10:9",
-                "prepare_model_for_kbit_training() on a model that is float16, not quantised (line 7):"
+                "prepare_model_for_kbit_training() on a float16 model, not quantised (line 7):"
                 " every parameter becomes float32, twice the memory",
             )
         ],

@@ -111,7 +111,8 @@ def workload_lines(report: Report) -> list[str]:
     for problem in workload["problems"]:
         where = ":".join(str(problem[key]) for key in ("path", "line", "column") if problem[key])
         lines.append(f"Not examined: {where}: {problem['message']}")
-    return lines
+    # A file may have any name.
+    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines]
 
 
 def verdict_line(report: Report) -> str:

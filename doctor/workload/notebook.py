@@ -195,6 +195,7 @@ def _parsed(text: str) -> Any:
         return found, end
 
     decoder.parse_string = spelled
+    decoder.parse_int = decoder.parse_float = str  # none of our business, whatever their size
     # The one in C would not call it.
     decoder.scan_once = json.scanner.py_make_scanner(decoder)  # type: ignore[attr-defined]
     return decoder.decode(text)

@@ -56,6 +56,8 @@ _KINDS = {
     ".txt": "requirements",
     ".lock": "requirements",
 }
+_RUN_SCRIPTS = frozenset(("bash", "sh", "zsh", "dash", "source", "sbatch", "qsub", "bsub"))
+"""Commands whose first word that is no option is a job script; its own arguments are not known to it."""
 _IGNORED = re.compile(r"#\s*llm-doctor:\s*ignore\[([\w\s,*-]+)\]")
 _LOCKED = re.compile(r"(requirements|constraints)[\w.-]*\.txt|[\w.-]+\.lock|environment\.ya?ml")
 
@@ -80,6 +82,8 @@ def read_workload(host: Host, words: Sequence[str]) -> Workload:
         if started is None:
             raise NoWorkload(f"{' '.join(words)}: no Python program is started by that")
         reader.launches.append(started)
+    elif os.path.basename(words[0]) in _RUN_SCRIPTS and len(words) > 1:
+        reader.read_path(next((word for word in words[1:] if not word.startswith("-")), words[-1]))
     else:
         for word in words:
             reader.read_path(word)
@@ -195,6 +199,11 @@ class _Reader:
         launched: Dict[str, Tuple[Launch, ...]] = {}
         for launch in list(self.launches):
             script = self._script_of(launch)
+            named = launch.script
+            if script is None and named is not None and type(named.constant) is str:
+                place = named.place
+                message = f"{named.constant} is not there: what it does is not examined"
+                self._problems.append(Problem(place.path, message, place.line, place.column))
             if script is not None:
                 launched[script] = (*launched.get(script, ()), launch)
             self._configs_of(launch)

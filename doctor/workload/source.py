@@ -83,6 +83,8 @@ class Scope:
         self.functions: List[Scope] = []
         self.classes: Dict[str, Scope] = {}
         self.parameters: Set[str] = set()
+        self.tests: Dict[int, int] = {}
+        """By the id of a test: the order of its statement."""
         self.loops: List[Tuple[int, int]] = []
         """The orders of the statements of each loop: after the first, up to the last."""
         self.targets: Dict[int, str] = {}
@@ -255,6 +257,7 @@ class Scope:
 
     def _if(self, statement: ast.If, guards: Guards) -> Guards:
         self._note(guards, statement.test)
+        self.tests[id(statement.test)] = self._order
         inside, otherwise = Guard(statement.test, True), Guard(statement.test, False)
         self._body(statement.body, (*guards, inside))
         if statement.orelse:
@@ -342,9 +345,11 @@ class Source:
         """Every add_argument that was come by, by the name of the attribute that it makes."""
         self.defaults: Dict[str, Tuple[Scope, int, ast.expr]] = {}
         """The same of set_defaults."""
+        self.aliases: Set[str] = set()
+        """Names that things of interest are imported as."""
         told = any(name in text for name in (*PACKAGES, "bfloat16"))
         self.imports = tuple(_imports(tree, self)) if told else ()
-        self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)}
+        self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)} | self.aliases
         self.matters = bool(self.tracked) or "bfloat16" in text
         """Whether there is anything in it to be examined for its own sake."""
         self.module = Scope(self, tree, None, "")
@@ -546,10 +551,14 @@ def _imports(tree: ast.Module, source: Source) -> Iterator[Import]:
         kind = type(node)
         if kind is ast.Import:
             for alias in node.names:  # type: ignore[attr-defined]
+                if alias.asname and tracked(alias.name):
+                    source.aliases.add(alias.asname)
                 yield Import(alias.name, "", _alias_place(source, node, alias), guarded)
         elif kind is ast.ImportFrom:
             module = "." * node.level + (node.module or "")  # type: ignore[attr-defined]
             for alias in node.names:  # type: ignore[attr-defined]
+                if alias.asname and tracked(module):
+                    source.aliases.add(alias.asname)
                 yield Import(module, alias.name, _alias_place(source, node, alias), guarded)
         elif kind in _WITH_BODY:
             inside = guarded or kind in (ast.If, ast.Try)

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Sequ
 
 from llm_doctor.workload import data
 from llm_doctor.workload.data import UNKNOWN, Call, Launch, Place, Symbol, Value
-from llm_doctor.workload.source import Definition, Guard, Guards, Scope, Source, dotted, tracked
+from llm_doctor.workload.source import Definition, Guards, Scope, Source, dotted, tracked
 
 WORLD_LIMIT = 32
 """Ways through a script that are looked at for one story."""
@@ -183,8 +183,7 @@ class World:
 
     def truth(self, test: ast.expr, frame: Frame, order: int = END) -> bool:
         """How a test comes out: by its value, else by decision."""
-        # A test is asked where it stands; for its names that is before what comes after its line.
-        order = min(order, _order_of(test, frame, order))
+        order = _order_of(test, frame, order)
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             return not self.truth(test.operand, frame, order)
         if isinstance(test, ast.BoolOp):
@@ -448,7 +447,7 @@ class World:
             node = node.value
         keys.reverse()
         if any(not isinstance(key, (str, int)) for key in keys) or not keys:
-            return OpenDict(entries)
+            return _overridden(entries)
         inner = entries
         for key in keys[:-1]:
             below = inner.get(key)
@@ -465,8 +464,10 @@ class World:
         self, entries: Dict[Any, Value], call: ast.Call, frame: Frame, order: int
     ) -> Dict[Any, Value]:
         new = self._dict_call(call, frame, order)
+        if isinstance(new, OpenDict):
+            entries = _overridden(entries)
         both = {**entries, **new}
-        return OpenDict(both) if isinstance(new, OpenDict) or isinstance(entries, OpenDict) else both
+        return OpenDict(both) if isinstance(entries, OpenDict) else both
 
     def _parameter(self, name: str, frame: Frame) -> Value:
         node, call = frame.scope.node, frame.call
@@ -665,7 +666,7 @@ class World:
                         else _with(entries, spread)
                     )
                 else:
-                    entries = OpenDict(entries)
+                    entries = _overridden(entries)
                 continue
             name = self.value(key, frame, order).constant
             if isinstance(name, (str, int, float, bool)) or name is None:
@@ -987,7 +988,7 @@ class World:
         spreads = [*node.args, *(it.value for it in node.keywords if it.arg is None)]
         for it in spreads:
             spread = self.value(it, frame, order).constant
-            entries = _with(entries, spread) if isinstance(spread, dict) else OpenDict(entries)
+            entries = _with(entries, spread) if isinstance(spread, dict) else _overridden(entries)
         for keyword in node.keywords:
             if keyword.arg is not None:
                 value = self.value(keyword.value, frame, order)
@@ -1121,7 +1122,8 @@ class World:
             for scope in reversed(self._with_bases(instance.of.scope)):
                 found.update(self._defaults(scope))
         if instance.call is not None:
-            found.update(zip(list(found), instance.call.positional))
+            own = not tracked(instance.call.callee)  # else the library's own fields come first
+            found.update(zip(list(found) if own else (), instance.call.positional))
             found.update(instance.call.arguments)
         if instance.entries:
             mine = instance.is_training_arguments(self)
@@ -1510,9 +1512,16 @@ def _is_index(node: Any) -> bool:
     return type(node).__name__ == "Index"  # to Python 3.8
 
 
+def _overridden(entries: Dict[Any, Value]) -> OpenDict:
+    """A dict after something unknown was put into it: each value may be another one."""
+    return OpenDict({key: value._replace(constant=UNKNOWN) for key, value in entries.items()})
+
+
 def _with(one: Dict[Any, Value], other: Dict[Any, Value]) -> Dict[Any, Value]:
+    if isinstance(other, OpenDict):
+        one = _overridden(one)
     both = {**one, **other}
-    return OpenDict(both) if isinstance(one, OpenDict) or isinstance(other, OpenDict) else both
+    return OpenDict(both) if isinstance(one, OpenDict) else both
 
 
 def _keyword_place(keyword: ast.keyword, source: Source) -> Place:
@@ -1530,17 +1539,8 @@ def _keyword_place(keyword: ast.keyword, source: Source) -> Place:
 
 
 def _order_of(test: ast.expr, frame: Frame, order: int) -> int:
-    """The order of the statement that a test belongs to: what comes after it has not changed its names."""
-    if order != END:
-        return order
-    orders = frame.scope.__dict__.setdefault("_test_orders", {})
-    if not orders:
-        for definitions in frame.scope.names.values():
-            for definition in definitions:
-                _keep(orders, definition.guards, definition.order)
-        for statement in frame.scope.statements:
-            _keep(orders, statement.guards, statement.order)
-    return int(orders.get(id(test), order))
+    """Where a test stands: what is bound after it, as in its own branches, has no part in it."""
+    return frame.scope.tests.get(id(test), order)
 
 
 def _is_thing(symbol: Symbol) -> bool:
@@ -1578,9 +1578,3 @@ def _called_from(frame: Frame) -> int:
             return at.order
         at = at.caller
     return END
-
-
-def _keep(orders: Dict[int, int], guards: Sequence[Guard], order: int) -> None:
-    for guard in guards:
-        if guard.test is not None:
-            orders[id(guard.test)] = min(order, orders.get(id(guard.test), order))
