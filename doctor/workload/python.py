@@ -171,36 +171,50 @@ class _Reader:
         self._source = reading.source
         self._unseen: set[str] = set()
         """Functions of files that are not at hand, which are called with something like a model."""
-        self._find_helpers()
+        if any(word in self._source.text for word in ("__main__", "Trainer(", "Fire(", ".backward(")):
+            self._find_helpers()  # a program, not a library
         self._first = World(reading)
         self._entered: Dict[int, Frame] = {}
 
     def _find_helpers(self) -> None:
         """Marks the lines that call functions of other files in which models are made or trained."""
+        text = self._source.text
         for statement in self._source.tree.body:
-            if not isinstance(statement, (ast.ImportFrom, ast.Import)):
-                continue
-            for alias in statement.names:
-                bound = alias.asname or alias.name.partition(".")[0]
-                if isinstance(statement, ast.Import):
-                    module, word = alias.name, f"{bound}."
-                else:
-                    module, word = "." * statement.level + (statement.module or ""), f"{bound}("
-                if tracked(module) or f"{word}" not in self._source.text:
-                    continue
-                if module.partition(".")[0] in LIBRARIES:
-                    continue
-                other = self._reading.module(self._source, module, telling=True)
-                if other is not None and other.matters:
-                    self._source.mark(word)
-                elif (
-                    other is None
-                    and isinstance(statement, ast.ImportFrom)
-                    and re.search(rf"\b{re.escape(bound)}\([^)\n]*model", self._source.text)
-                ):
-                    # What it does is not known: only calls that are handed a model matter.
-                    self._source.mark(word)
-                    self._unseen.add(bound)
+            if isinstance(statement, ast.Import):
+                for alias in statement.names:
+                    word = f"{alias.asname or alias.name.partition('.')[0]}."
+                    if self._foreign(alias.name) and word in text:
+                        called = frozenset(re.findall(rf"\b{re.escape(word)}(\w+)\(", text))
+                        if self._reading.module(self._source, alias.name, called) is not None:
+                            self._source.mark(word)
+            elif isinstance(statement, ast.ImportFrom):
+                module = "." * statement.level + (statement.module or "")
+                for alias in statement.names if self._foreign(module) else ():
+                    bound = alias.asname or alias.name
+                    if f"{bound}(" not in text:
+                        continue
+                    if self._reading.module(self._source, module, frozenset((alias.name,))) is not None:
+                        self._source.mark(f"{bound}(")
+                    elif (
+                        self._is_handed_a_model(bound) and self._reading.module(self._source, module) is None
+                    ):
+                        self._source.mark(f"{bound}(")
+                        self._unseen.add(bound)
+
+    def _foreign(self, module: str) -> bool:
+        """Whether a module may be one of this project."""
+        return not tracked(module) and module.partition(".")[0] not in LIBRARIES
+
+    def _is_handed_a_model(self, function: str) -> bool:
+        """Whether a line calls a function with something that is called a model."""
+        text = self._source.text
+        at = text.find(f"{function}(")
+        while at >= 0:
+            end = text.find("\n", at)
+            if "model" in text[at + len(function) : end if end >= 0 else None]:
+                return True
+            at = text.find(f"{function}(", at + 1)
+        return False
 
     def read(self) -> Read:
         """The script with its stories and trainings."""

@@ -298,7 +298,7 @@ class _Reader:
                 self._read_config(path, text)
         return self._configs.get(path)
 
-    def _neighbour(self, source: Source, module: str, telling: bool) -> Source | None:
+    def _neighbour(self, source: Source, module: str, telling: FrozenSet[str]) -> Source | None:
         """A file of the same project by the module name that a script imports it by."""
         from llm_doctor.workload.python import parse
 
@@ -315,7 +315,7 @@ class _Reader:
                 if not self._is_there(path):
                     continue
                 text = self._text(path, FOLDER_SIZE_LIMIT, False)
-                if text is None or (telling and not any(word in text for word in TELLING)):
+                if text is None or (telling and not _tells(text, telling)):
                     return None
                 parsed = parse(path, text)
                 return None if isinstance(parsed, Problem) else parsed
@@ -376,6 +376,19 @@ class _Reader:
         if config is None or config.kind != "deepspeed":
             return training
         return msgspec.structs.replace(training, deepspeed=config)
+
+
+def _tells(text: str, functions: FrozenSet[str]) -> bool:
+    """Whether a function makes or trains models, by the words in it: a look before the parse."""
+    for name in functions:
+        begin = text.find(f"def {name}(")
+        while begin >= 0:
+            end = re.compile(r"^(def|class|@)\b", re.MULTILINE).search(text, begin + 4)
+            body = text[begin : end.start() if end else len(text)]
+            if any(word in body for word in TELLING):
+                return True
+            begin = text.find(f"def {name}(", begin + 4)
+    return False
 
 
 Task = Tuple[str, "Launch | None"]

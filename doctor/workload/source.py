@@ -402,6 +402,8 @@ class Source:
     @functools.cached_property
     def assigned_elsewhere(self) -> Set[str]:
         """Names of the module that functions assign to."""
+        if "global " not in self.text and "nonlocal " not in self.text:
+            return set()
         found = re.findall(r"^[ \t]+(?:global|nonlocal)[ \t]+([\w, \t]+)", self.text, re.MULTILINE)
         return {name.strip() for names in found for name in names.split(",")}
 
@@ -535,10 +537,18 @@ def calls(expression: ast.expr) -> Iterator[ast.Call]:
         if done:
             yield node  # type: ignore[misc]
             continue
-        if isinstance(node, ast.Call):
+        kind = type(node)
+        if kind is ast.Name or kind is ast.Constant:
+            continue
+        if kind is ast.Call:
             stack.append((node, True))
-        if not isinstance(node, (ast.Name, ast.Constant)):
-            stack.extend((child, False) for child in reversed(list(ast.iter_child_nodes(node))))
+        # As ast.iter_child_nodes does it, which makes two generators for each node.
+        for field in reversed(kind._fields):
+            child = getattr(node, field, None)
+            if isinstance(child, list):
+                stack.extend((it, False) for it in reversed(child) if isinstance(it, ast.AST))
+            elif isinstance(child, ast.AST):
+                stack.append((child, False))
 
 
 def _imports(tree: ast.Module, source: Source) -> Iterator[Import]:

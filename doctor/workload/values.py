@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Sequ
 
 from llm_doctor.workload import data
 from llm_doctor.workload.data import UNKNOWN, Call, Launch, Place, Symbol, Value
-from llm_doctor.workload.source import Definition, Guards, Scope, Source, dotted, tracked
+from llm_doctor.workload.source import CASTS, METHODS, Definition, Guards, Scope, Source, dotted, tracked
 
 WORLD_LIMIT = 32
 """Ways through a script that are looked at for one story."""
@@ -61,9 +61,9 @@ class Frame:
         return self.scope.source
 
 
-Neighbour = Callable[[Source, str, bool], "Source | None"]
-"""A file of the same project, by the file that imports it and the module's name; with True only one in which
-models are made or trained."""
+Neighbour = Callable[[Source, str, FrozenSet[str]], "Source | None"]
+"""A file of the same project, by the file that imports it and the module's name; with names of functions only
+when one of them makes or trains models."""
 
 
 Entries = Callable[[Value], Mapping[str, Value]]
@@ -122,9 +122,9 @@ class Script:
             self._frames[key] = Frame(scope, frame, call, order, guards)
         return self._frames[key]
 
-    def module(self, source: Source, name: str, telling: bool = False) -> Source | None:
+    def module(self, source: Source, name: str, telling: FrozenSet[str] = frozenset()) -> Source | None:
         """A file of the same project by its module's name, one import deep; None where there is none, or,
-        with `telling`, where no model is made or trained in it."""
+        with `telling`, where none of these functions makes or trains a model."""
         if source is not self.source or tracked(name):
             return None
         if self._modules.get(name) is None:
@@ -941,6 +941,8 @@ class World:
         arguments: Dict[str, Value] = {}
         positional: List[Value] = []
         unseen = False
+        if not _is_told_by_values(callee):
+            return self._outline(node, callee, frame)
         for it in node.args:
             if isinstance(it, ast.Starred):
                 spread_list = self.value(it.value, frame, order).constant
@@ -972,6 +974,21 @@ class World:
             derived=isinstance(function, _Local),
             declares=self._declared(function.scope) if isinstance(function, _Local) else frozenset(),
             target=frame.scope.targets.get(id(node), ""),
+        )
+
+    def _outline(self, node: ast.Call, callee: str, frame: Frame) -> Call:
+        """A call of which only the names of the keywords matter."""
+        nothing = self.script.nothing
+        return Call(
+            callee=callee,
+            place=frame.source.place_of_call(node),
+            positional=tuple(nothing for _ in node.args),
+            arguments={
+                it.arg: nothing._replace(key=_keyword_place(it, frame.source))
+                for it in node.keywords
+                if it.arg is not None
+            },
+            open=any(it.arg is None for it in node.keywords),
         )
 
     def _declared(self, scope: Scope) -> FrozenSet[str]:
@@ -1347,15 +1364,18 @@ class Cautious(World):
         """Takes it that something runs from here on; False where that is not what the options' defaults do.
 
         What has to be given for it, `given` tells."""
+        levels = [(frame, guards)] if guards else []
+        at = frame
+        while at.caller is not None:
+            if at.guards:
+                levels.append((at.caller, at.guards))
+            at = at.caller
+        if not levels and not self._given:
+            return True
         self._given.clear()
         self._own = Shared()
         self._shared = self.script.shared
         by_default = True
-        levels = [(frame, guards)]
-        at = frame
-        while at.caller is not None:
-            levels.append((at.caller, at.guards))
-            at = at.caller
         for where, conditions in reversed(levels):
             for test, outcome in conditions:
                 if test is None:
@@ -1510,6 +1530,17 @@ def _type_name(node: ast.expr) -> str:
 
 def _is_index(node: Any) -> bool:
     return type(node).__name__ == "Index"  # to Python 3.8
+
+
+_PLAIN = frozenset(
+    "load_dataset prepare initialize init_inference notebook_launcher snapshot_download pipeline".split()
+)
+
+
+def _is_told_by_values(callee: str) -> bool:
+    """Whether it matters what a call is given: not of set_seed and its like."""
+    last = callee.rpartition(".")[2]
+    return last[:1].isupper() or last in METHODS or last in CASTS or last in _PLAIN
 
 
 def _overridden(entries: Dict[Any, Value]) -> OpenDict:
