@@ -30,7 +30,8 @@ test-stacks: $(VENV)/.test stacks  ## examine today's stack and the 2023 stack f
 test-gpu: $(VENV)/.test  ## every trial on every GPU of this machine (LLM_DOCTOR_PATIENT=python of a stack with CUDA)
 	$(BIN)/python -m pytest tests/gpu
 
-bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=COMMAND --write")
+bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=COMMAND --write", SCRIPTS=FOLDER)
+	$(BIN)/python docs/scan.py $(SCRIPTS)
 	$(BIN)/python docs/bench.py $(BENCH)
 
 measure: $(VENV)/.test  ## what the trials measure on this machine's devices, into docs/measured.md

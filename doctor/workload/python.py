@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 import warnings
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Tuple
@@ -169,6 +170,7 @@ class _Reader:
     def __init__(self, reading: Reading, notebook: bool) -> None:
         self._reading, self._notebook = reading, notebook
         self._source = reading.source
+        self._told_steps: Tuple[List[Event], List[Tuple[Event, ast.expr | None]]] | None = None
         self._unseen: set[str] = set()
         """Functions of files that are not at hand, which are called with something like a model."""
         if any(word in self._source.text for word in ("__main__", "Trainer(", "Fire(", ".backward(")):
@@ -410,15 +412,21 @@ class _Reader:
     ) -> List[Story]:
         """Stories of trainings that pass a step or load which the options' defaults leave out."""
         trainers = [event for event in events if self._is_trainer(event)]
-        steps = [(event, given) for event, given in away if self._operand(event) or self._is_load(event)]
+        # What hangs on the same options goes together.
+        groups: Dict[FrozenSet[Tuple[str, bool]], List[Event]] = {}
+        for event, given in away:
+            if self._operand(event) is not None or self._is_load(event):
+                groups.setdefault(frozenset(given.items()), []).append(event)
         found: List[Story] = []
-        for event, given in steps[:OFF_DEFAULT_LIMIT]:
-            place = event.frame.source.place_of_call(event.node)
+        for options, group in list(groups.items())[:OFF_DEFAULT_LIMIT]:
+            places = {event.frame.source.place_of_call(event.node) for event in group}
+            around = {id(event.frame.outermost) for event in group}
             for trainer in trainers:
-                if trainer.frame.outermost is not event.frame.outermost:
+                if id(trainer.frame.outermost) not in around:
                     continue
-                for story in worlds(self._reading, functools.partial(self._trained, trainer, events), given):
-                    if story is None or place not in {call.place for call in story.calls}:
+                look = functools.partial(self._trained, trainer, events)
+                for story in itertools.islice(worlds(self._reading, look, dict(options)), OFF_DEFAULT_LIMIT):
+                    if story is None or places.isdisjoint(call.place for call in story.calls):
                         continue
                     story = msgspec.structs.replace(story, off_default=True)
                     if story not in found and story not in known:
@@ -479,7 +487,7 @@ class _Reader:
         trained_by = training.trainer if training is not None else None
         unseen = False
         around = trainer.frame.outermost if trainer is not None else None
-        for event in events:
+        for event, operand in self._steps(events):
             if trainer is not None and event.position > trainer.position:
                 break
             if around is not None and event.frame.outermost is not around:
@@ -489,12 +497,11 @@ class _Reader:
                 continue
             if root is None or (trainer is not None and event.node is trainer.node):
                 continue
-            if dotted(event.node.func) in self._unseen:
+            if operand is None and dotted(event.node.func) in self._unseen:
                 given = [*event.node.args, *(it.value for it in event.node.keywords)]
                 roots = (self._root(world, it, event.frame, event.order, 0) for it in given)
                 unseen = unseen or (root in roots and world.runs(event.frame, event.guards))
                 continue
-            operand = self._operand(event)
             if operand is None or self._root(world, operand, event.frame, event.order, 0) != root:
                 continue
             if world.runs(event.frame, event.guards):
@@ -510,6 +517,19 @@ class _Reader:
             calls=tuple(passed),
             unseen=unseen,
         )
+
+    def _steps(self, events: List[Event]) -> List[Tuple[Event, ast.expr | None]]:
+        """The events that may belong to a model's story, with what they are done to."""
+        if self._told_steps is None or self._told_steps[0] is not events:
+            told = []
+            for event in events:
+                operand = self._operand(event)
+                name = dotted(event.node.func)
+                makes = name.rpartition(".")[2] in LOADS
+                if operand is not None or makes or name in self._unseen or self._is_load(event):
+                    told.append((event, operand))
+            self._told_steps = (events, told)
+        return self._told_steps[1]
 
     def _model_argument(self, node: ast.Call, name: str) -> ast.expr | None:
         for keyword in node.keywords:

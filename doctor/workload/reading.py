@@ -10,7 +10,7 @@ import functools
 import gc
 import os
 import re
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Set, Tuple
 
 import msgspec
 
@@ -105,6 +105,8 @@ class _Reader:
         self._python: List[str] = []
         self._texts: Dict[str, str | None] = {}
         self._names: Dict[str, FrozenSet[str]] = {}
+        self._missing: Set[Tuple[str, str]] = set()
+        """Folders and modules that are no files of the project there."""
 
     # --- Files -----------------------------------------------------------------------------------------
 
@@ -303,6 +305,8 @@ class _Reader:
         from llm_doctor.workload.python import parse
 
         folder = os.path.dirname(source.path)
+        if (folder, module) in self._missing:
+            return None
         name = module.lstrip(".")
         for _ in range(max(0, len(module) - len(name) - 1)):
             folder = os.path.join(folder, "..")
@@ -319,6 +323,7 @@ class _Reader:
                     return None
                 parsed = parse(path, text)
                 return None if isinstance(parsed, Problem) else parsed
+        self._missing.add((folder, module))
         return None
 
     def _is_there(self, path: str) -> bool:

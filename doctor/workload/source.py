@@ -32,6 +32,14 @@ METHODS = frozenset(
 CASTS = frozenset({"to", "float", "cast", "type"})
 """Of interest when they name a dtype or belong to a model; too common to look for in every file."""
 
+TELLING = tuple(
+    """
+    from_pretrained from_config get_peft_model prepare_model_for_ Trainer TrainingArguments Accelerator
+    initialize init_inference autocast gradient_checkpointing load_dataset Config( Plugin( pipeline(
+    push_to_hub notebook_launcher use_auth_token device_map dispatch requires_grad
+    """.split()
+)
+"""Words of files that load, prepare or train models."""
 CHANGES = frozenset("update setdefault pop popitem clear append extend insert remove sort reverse".split())
 """Methods that change the dict or list that they are called on."""
 
@@ -83,6 +91,7 @@ class Scope:
         self.functions: List[Scope] = []
         self.classes: Dict[str, Scope] = {}
         self.parameters: Set[str] = set()
+        self.annotations: Dict[str, str] | None = None
         self.tests: Dict[int, int] = {}
         """By the id of a test: the order of its statement."""
         self.loops: List[Tuple[int, int]] = []
@@ -350,8 +359,8 @@ class Source:
         told = any(name in text for name in (*PACKAGES, "bfloat16"))
         self.imports = tuple(_imports(tree, self)) if told else ()
         self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)} | self.aliases
-        self.matters = bool(self.tracked) or "bfloat16" in text
-        """Whether there is anything in it to be examined for its own sake."""
+        self.matters = (bool(self.tracked) and any(word in text for word in TELLING)) or "bfloat16" in text
+        """Whether there is more in it to be examined than what it imports."""
         self.module = Scope(self, tree, None, "")
 
     @property

@@ -91,6 +91,7 @@ class Script:
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
         self.dumps: Dict[int, str] = {}
+        self.defaults_of: Dict[int, Dict[str, Value]] = {}
         self.shared: Shared = Shared()
         """What no open question has a part in: it is the same in every world."""
         self.nothing = Value(UNKNOWN, Place(source.path, 1))
@@ -512,8 +513,9 @@ class World:
     def unknown(self, node: Any, frame: Frame) -> Value:
         """A value that nothing is known of, but where it is written."""
         node = getattr(node, "node", node)
-        place = frame.source.place(node) if hasattr(node, "lineno") else Place(frame.source.path, 1)
-        return Value(UNKNOWN, place)
+        if not hasattr(node, "lineno"):
+            return self.script.nothing
+        return Value(UNKNOWN, frame.source.place(node))
 
     def value(self, node: ast.expr, frame: Frame, order: int) -> Value:
         """What an expression is worth where it stands."""
@@ -1174,6 +1176,14 @@ class World:
         return scopes
 
     def _defaults(self, scope: Scope) -> Dict[str, Value]:
+        """The defaults of a class's own fields. They are worked out once: what they hang on is unknown."""
+        known = self.script.defaults_of.get(id(scope))
+        if known is None:
+            known = self.script.defaults_of[id(scope)] = self.script.cautious.work_out_defaults(scope)
+        return known
+
+    def work_out_defaults(self, scope: Scope) -> Dict[str, Value]:
+        """The same, for the first time."""
         found = {}
         frame = self._frame(scope)
         later = scope.index().function("__post_init__")
@@ -1511,6 +1521,13 @@ def _annotation(parameter: ast.arg) -> str:
 
 
 def _annotations(scope: Scope) -> Dict[str, str]:
+    """The types of a class's fields, by name."""
+    if scope.annotations is None:
+        scope.annotations = dict(_work_out_annotations(scope))
+    return scope.annotations
+
+
+def _work_out_annotations(scope: Scope) -> Dict[str, str]:
     return {
         it.target.id: _type_name(it.annotation)
         for it in scope.node.body

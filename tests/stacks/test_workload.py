@@ -64,9 +64,7 @@ def options_of(job: Path) -> list[str]:
 def test_a_job_that_fails_is_mended_and_runs(python: str, job: Path) -> None:
     before = train(python, job, options_of(job))
     assert before.returncode != 0
-    done = run_doctor(
-        "fix", "--apply", "--yes", "--python", python, "job.sbatch", cwd=job, timeout=240
-    )
+    done = run_doctor("fix", "--apply", "--yes", "--python", python, "job.sbatch", cwd=job, timeout=240)
     assert "Traceback" not in done.stderr, done.stderr
     assert "findings gone" in done.stderr, done.stderr
     after = train(python, job, options_of(job))
@@ -81,8 +79,8 @@ def test_what_is_said_of_it_on_the_2023_stack(job: Path) -> None:
     assert (finding["severity"], finding["confidence"]) == ("error", "proven")
     assert finding["message"] == (
         "get_peft_model() under activation checkpointing (gradient_checkpointing=True, from"
-        " --gradient_checkpointing on line 14 of job.sbatch), and nothing lets the inputs need a gradient: the"
-        " LoRA weights get none"
+        " --gradient_checkpointing on line 14 of job.sbatch), and nothing lets the inputs need a gradient:"
+        " the LoRA weights get none"
     )
     subject = finding["subject"]
     assert (subject["path"], subject["line"], subject["column"]) == ("train.py", 36, 13)
@@ -95,7 +93,9 @@ def test_what_is_said_of_it_on_the_2023_stack(job: Path) -> None:
 
 
 def test_what_is_said_of_it_on_todays_stack(job: Path) -> None:
-    report = report_of(run_doctor("run", "--format", "json", "--python", sys.executable, "job.sbatch", cwd=job))
+    report = report_of(
+        run_doctor("run", "--format", "json", "--python", sys.executable, "job.sbatch", cwd=job)
+    )
     assert check_of(report, "lora-without-input-grads")["findings"] == []
     (finding,) = check_of(report, "removed-api")["findings"]
     assert (finding["subject"]["path"], finding["subject"]["line"]) == ("job.sbatch", 13)
