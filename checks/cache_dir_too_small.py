@@ -150,7 +150,7 @@ class CacheDirTooSmall(Check):
         else:
             yield from _of_node(case)
 
-    def concerns(self, workload: Workload) -> bool:
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
         """Whether something is downloaded, as far as that can be seen."""
         return bool(workload.launches) or any(script.calls for script in workload.scripts)
 

@@ -132,7 +132,7 @@ class CudaToolkitMismatch(Check):
         wanted = case.workload is None or uses_deepspeed(case.workload)
         return map(Asked, self.questions if wanted else ())
 
-    def concerns(self, workload: Workload) -> bool:
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
         """Only DeepSpeed compiles operators while the job runs."""
         return uses_deepspeed(workload)
 

@@ -112,10 +112,15 @@ class Int8WithoutDeviceMap(Check):
         if finding.subject.path is not None:
             for result in results:
                 for case in result.cases:
-                    if case.combination["interface"] == finding.evidence["interface"]:
+                    if case.combination["interface"] != finding.evidence["interface"]:
+                        continue
+                    if case.status == "reproduced":
+                        finding = msgspec.structs.replace(finding, severity="error")
+                    if finding.severity == "error":
                         yield from by_trial(finding, result, case)
-                        return
-            yield finding
+                    return
+            if finding.severity == "error":
+                yield finding
             return
         for result, case in reproduced(results):
             raised = case.broken is not None and case.broken.outcome == "raised"
@@ -146,7 +151,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     if load is None or not isinstance(quantized, Quantization) or quantized.bits != 8:
         return
     given = load.argument("device_map")
-    if load.open or (given is not None and given.constant is not None) or not _asks_for_a_map(case):
+    asks = _asks_for_a_map(case)
+    if load.open or (given is not None and given.constant is not None) or (case.assumed and not asks):
         return
     interface = "load_in_8bit=True" if quantized.keyword == "load_in_8bit" else "quantization_config"
     place = quantized.value.key or quantized.value.place
@@ -156,8 +162,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     yield (
         load,
         Finding(
-            severity="error",
-            confidence="certain",
+            severity="error" if asks else "note",  # by the rule; the trial has the last word
+            confidence="certain" if asks else "likely",
             message=f"{said} without device_map: transformers {case.version('transformers')} refuses it",
             subject=at(place),
             evidence={"interface": interface},

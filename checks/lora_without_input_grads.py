@@ -170,8 +170,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
         "use_reentrant": reentrant.constant if reentrant is not None else None,
         "modules_to_save": saved is not None and saved.constant is not None,
     }
-    if not _fails_by_the_rule(case, combination):
-        # Only a trial could still say otherwise, and it is not asked about what the releases took care of.
+    fails = _fails_by_the_rule(case, combination)
+    if not fails and case.assumed:
         return
     how = "gradient_checkpointing_enable()"
     if enabled is None and setting is not None:
@@ -179,8 +179,8 @@ def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
     yield (
         wrap,
         Finding(
-            severity="error",
-            confidence="certain",
+            severity="error" if fails else "note",  # by the rule; the trial has the last word
+            confidence="certain" if fails else "likely",
             message=f"{wrap.name}() under activation checkpointing ({how}), and nothing lets the inputs need"
             " a gradient: the LoRA weights get none",
             subject=at(wrap.place),
@@ -253,9 +253,13 @@ def _of_script(finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[F
                 and mine["modules_to_save"] == wanted["modules_to_save"]
                 and (same_default or mine["use_reentrant"] == wanted["use_reentrant"])
             ):
-                yield from by_trial(finding, result, case)
+                if case.status == "reproduced":
+                    finding = msgspec.structs.replace(finding, severity="error")
+                if case.status == "reproduced" or finding.severity == "error":
+                    yield from by_trial(finding, result, case)
                 return
-    yield finding
+    if finding.severity == "error":
+        yield finding
 
 
 def _fixes(combination: dict[str, object], result: TrialResult) -> Iterator[Fix]:

@@ -19,8 +19,11 @@ from llm_doctor.check import (
 )
 from llm_doctor.host import PATIENT_CODE
 from llm_doctor.model import Answer, Finding, Packages, Subject
+from llm_doctor.workload.data import Workload
+from llm_doctor.workload.models import Quantization, quantization, uses_deepspeed
 
 STACK = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "deepspeed")
+
 IMPORTS = {
     package: Question(
         name=f"import-{package}", imports=(package,), file=str(PATIENT_CODE / "questions" / "imported.py")
@@ -97,6 +100,18 @@ class StackImportBroken(Check):
                         evidence={"error": error},
                     )
                 )
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """Whether anything of the workload imports the package, as far as that can be seen."""
+        package = str(finding.subject.package)
+        if package == "deepspeed":
+            return uses_deepspeed(workload)
+        imported = {it.module.partition(".")[0] for script in workload.scripts for it in script.imports}
+        if package == "bitsandbytes":
+            calls = (call for script in workload.scripts for call in script.calls)
+            return package in imported or any(isinstance(quantization(it), Quantization) for it in calls)
+        # The others import each other, and a workload without scripts may import anything.
+        return package in ("torch", "transformers", "accelerate") or not imported or package in imported
 
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""

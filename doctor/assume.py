@@ -11,6 +11,7 @@ from typing import Any, Sequence
 import msgspec
 
 from llm_doctor.model import Fact, Facts, Gpu, Gpus, Packages
+from llm_doctor.workload.data import Value, Workload
 
 SOURCE = "--assume"
 
@@ -71,6 +72,27 @@ def apply(facts: Facts, assumptions: Sequence[str]) -> Facts:
     if gpu is not None:
         changed["gpus"] = _assumed(Gpus(driver="assumed", gpus=tuple(_gpu(gpu, n) for n in range(count))))
     return msgspec.structs.replace(facts, **changed)
+
+
+STACK = ("torch", "transformers", "peft", "accelerate", "deepspeed", "bitsandbytes", "trl")
+
+
+def pinned(facts: Facts, workload: Workload | None) -> dict[str, Value]:
+    """The versions that requirements and lock files of the workload pin, where a patient has none."""
+    packages = facts.packages.value
+    if workload is None or (packages is not None and set(STACK) & set(packages.installed)):
+        return {}
+    found: dict[str, Value] = {}
+    for config in workload.configs_of("requirements"):
+        for name, value in config.root.items():
+            if name in STACK and isinstance(value.constant, str):
+                found.setdefault(name, value)
+    return found
+
+
+def with_versions(facts: Facts, versions: dict[str, str]) -> Facts:
+    """The facts of this node with these versions in place of a patient's."""
+    return msgspec.structs.replace(facts, packages=_assumed(Packages(installed=versions, modules={})))
 
 
 def _assumed(value: Any) -> Fact[Any]:

@@ -260,8 +260,8 @@ class Check:
         """The questions to be answered before `examine`; here: all of them, without settings."""
         return map(Asked, self.questions)
 
-    def concerns(self, workload: Workload) -> bool:
-        """Whether this workload can meet the fault; else what is found on the node is a note."""
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """Whether this workload can meet what was found on the node; else it is a note."""
         return True
 
     def examine(self, case: Case) -> Iterable[Suspicion]:

@@ -72,6 +72,14 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     progress("reading the node")
     facts, chosen, interrupted = reading.facts()
     facts = assume.apply(facts, request.assumed)
+    pinned = assume.pinned(facts, request.workload) if not request.assumed else {}
+    if pinned:
+        facts = assume.with_versions(facts, {name: value.constant for name, value in pinned.items()})
+        request = msgspec.structs.replace(
+            request,
+            assumed=[f"{name}={value.constant} ({value.place})" for name, value in sorted(pinned.items())],
+            no_probes="the versions are those that a file of the workload pins; they are not installed here",
+        )
     patient_lost = facts.python.value is None
     no_probes = "interrupted" if interrupted else request.no_probes
     if no_probes is None and patient_lost:
@@ -278,8 +286,13 @@ def _conclude(item: _Examined, results: Mapping[str, Sequence[TrialResult]], cas
                     findings.append(suspicion.finding)
             # A finding that does not fit the contract is its check's fault, found here and not in a format.
             findings = msgspec.convert(msgspec.to_builtins(findings), List[Finding])
-            if case.workload is not None and not check().concerns(case.workload):
-                findings = [msgspec.structs.replace(finding, severity="note") for finding in findings]
+            if case.workload is not None:
+                findings = [
+                    finding
+                    if check().concerns(case.workload, finding)
+                    else msgspec.structs.replace(finding, severity="note")
+                    for finding in findings
+                ]
             outcome, reason = _outcome(findings, list(trials.values()))
             if outcome == "pass":
                 with contextlib.suppress(CannotTell):
