@@ -1,7 +1,7 @@
 """Times reading many scripts beside a bare ast.parse of the same files in one process.
 
-    .venv/bin/python docs/scan.py                   the Python files of the installed peft and accelerate
-    .venv/bin/python docs/scan.py FOLDER...         other people's scripts
+.venv/bin/python docs/scan.py                   the Python files of the installed peft and accelerate
+.venv/bin/python docs/scan.py FOLDER...         other people's scripts
 """
 
 from __future__ import annotations
