@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, processes_with
 
 from llm_doctor import probes
-from llm_doctor.check import Question, Trial, TrialRequest
+from llm_doctor.check import Asked, Question, Trial, TrialRequest
 from llm_doctor.host import temporary_folder
 from llm_doctor.model import TrialResult
 from llm_doctor.places import Places
@@ -518,7 +518,10 @@ def test_a_question_that_crashes_costs_no_other_one_its_answer(tmp_path: Path) -
     which = question(tmp_path, "import os\nreturn {'pid': os.getpid()}")
     with temporary_folder() as folder, probes.worker(sys.executable, folder, lambda doing: None) as worker:
         answers = probes.ask(
-            worker, [which, crash, question(tmp_path, "return {'here': True}")], Places(), 60
+            worker,
+            list(map(Asked, (which, crash, question(tmp_path, "return {'here': True}")))),
+            Places(),
+            60,
         )
     here, lost, also = answers.values()
     assert here.status == "ok" and also.value == {"here": True}
