@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import itertools
 import re
 import warnings
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Tuple
@@ -79,6 +78,8 @@ LIBRARIES = frozenset(
     """.split()
 )
 """Modules that are no part of anybody's project."""
+LOADED_LIMIT = 8
+"""Ways through a script that are looked at for a model that is not trained there."""
 OFF_DEFAULT_LIMIT = 6
 """Calls of one script that only other options than the default ones lead to, of which stories are told."""
 _HERE = frozenset(["model", "net", "module", "base_model"])
@@ -393,7 +394,8 @@ class _Reader:
                         told.add(story.load.place)
         for event in events:
             if event.frame.source.place_of_call(event.node) not in told and self._is_load(event):
-                for story in worlds(self._reading, functools.partial(self._loaded, event, events)):
+                look = functools.partial(self._loaded, event, events)
+                for story in worlds(self._reading, look, limit=LOADED_LIMIT):
                     if story is not None and story not in stories:
                         stories.append(story)
         spoken = {place for it in trainings.values() for place in [it.place]}
@@ -425,7 +427,7 @@ class _Reader:
                 if id(trainer.frame.outermost) not in around:
                     continue
                 look = functools.partial(self._trained, trainer, events)
-                for story in itertools.islice(worlds(self._reading, look, dict(options)), OFF_DEFAULT_LIMIT):
+                for story in worlds(self._reading, look, dict(options), OFF_DEFAULT_LIMIT):
                     if story is None or places.isdisjoint(call.place for call in story.calls):
                         continue
                     story = msgspec.structs.replace(story, off_default=True)
@@ -718,16 +720,17 @@ def _conditions(event: Event) -> FrozenSet[str]:
     guards = event.guards
     while at is not None:
         for test, _ in guards:
-            if test is None:
-                names.add("try")
-                continue
-            for node in ast.walk(test):
-                if isinstance(node, ast.Name):
-                    names.add(node.id)
-                elif isinstance(node, ast.Attribute):
-                    names.add(node.attr)
+            names.update(_names_in(test) if test is not None else ("try",))
         guards, at = at.guards, at.caller
     return frozenset(names)
+
+
+def _names_in(test: ast.expr) -> Iterator[str]:
+    for node in ast.walk(test):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
 
 
 def is_model(callee: str) -> bool:

@@ -36,6 +36,8 @@ SIZE_LIMIT = 8 << 20
 FOLDER_SIZE_LIMIT = 1 << 20
 """Bytes of a file that nobody named: a larger one beside scripts is data, and not worth a line."""
 FILES_LIMIT = 20_000
+CHUNK = 16
+"""Scripts that are handed to another process at once."""
 SIDE_BY_SIDE = 64
 """Scripts that are worth a process of their own to read them."""
 LAUNCHES_LIMIT = 4
@@ -410,10 +412,20 @@ def _read_all(tasks: Sequence[Task]) -> Iterator[Tuple[Read, Ignored]]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
+    chunks = [tasks[begin : begin + CHUNK] for begin in range(0, len(tasks), CHUNK)]
     # Not forked: the threads that read the node are running.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(_read_one, tasks, chunksize=16)
+    with ProcessPoolExecutor(processes - 1, mp_context=context) as pool:
+        futures = [pool.submit(_read_chunk, chunk) for chunk in chunks]
+        mine: Dict[int, List[Tuple[Read, Ignored]]] = {}
+        reader = _Reader(real_host())
+        # From the end, until what is left is being read elsewhere.
+        for number in reversed(range(len(chunks))):
+            if not futures[number].cancel():
+                break
+            mine[number] = [reader.read_script(path, launch) for path, launch in chunks[number]]
+        for number, future in enumerate(futures):
+            yield from mine[number] if number in mine else future.result()
 
 
 @functools.lru_cache(maxsize=None)
@@ -422,9 +434,9 @@ def _reader_of_this_process() -> _Reader:
     return _Reader(real_host())
 
 
-def _read_one(task: Task) -> Tuple[Read, Ignored]:
+def _read_chunk(tasks: Sequence[Task]) -> List[Tuple[Read, Ignored]]:
     """In a process that was started for it."""
-    return _reader_of_this_process().read_script(*task)
+    return [_reader_of_this_process().read_script(path, launch) for path, launch in tasks]
 
 
 def _by_flags(launch: Launch) -> Iterator[Training]:

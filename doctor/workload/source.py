@@ -485,6 +485,8 @@ class Lines:
             return offset + 1
         start = self.starts[line - 1]
         end = self.starts[line] if line < len(self.starts) else len(self.text)
+        if self.text[start:end].isascii():
+            return offset + 1
         return len(self.text[start:end].encode("utf-8", "replace")[:offset].decode("utf-8", "ignore")) + 1
 
     def place(self, path: str, node: Any) -> Place:

@@ -91,6 +91,7 @@ class Script:
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
         self.dumps: Dict[int, str] = {}
+        self.held: Dict[Tuple[int, int], bool] = {}
         self.defaults_of: Dict[int, Dict[str, Value]] = {}
         self.shared: Shared = Shared()
         """What no open question has a part in: it is the same in every world."""
@@ -148,6 +149,7 @@ class World:
         self._depth = 0
         self._own = Shared()
         self._shared = script.shared if not self._given else Shared()
+        self._held: Dict[Tuple[int, int], bool] = script.held if not self._given else {}
         self._asked = 0
         """How often an open question has had a part in something; what it had none in is shared."""
 
@@ -164,6 +166,18 @@ class World:
 
     def holds(self, guards: Guards, frame: Frame, order: int = END) -> bool:
         """Whether everything around something comes out so that it runs."""
+        if not guards:
+            return True
+        key = (id(guards), id(frame))
+        if key not in self._held:
+            before = self._asked
+            held = self._hold(guards, frame, order)
+            if self._asked != before:
+                return held  # asked again, so that it is known to hang on an open question
+            self._held[key] = held
+        return self._held[key]
+
+    def _hold(self, guards: Guards, frame: Frame, order: int) -> bool:
         for test, outcome in guards:
             if test is None:
                 if not outcome:
@@ -206,6 +220,7 @@ class World:
         if self._given and not isinstance(test, (ast.BoolOp, ast.Constant)):
             flipped, question = self._question(test, frame, order)
             if question in self._given:
+                self._asked += 1
                 return self._given[question] != flipped
         key = (id(test), id(frame), order)
         if key in self._shared.truths:
@@ -568,6 +583,7 @@ class World:
         if self._given and isinstance(constant, (_Options, _Instance)):
             question = self._spelled(node, frame, order)
             if question in self._given:
+                self._asked += 1
                 return Value(self._given[question], frame.source.place(node))
         if isinstance(constant, Symbol):
             if constant == "sys" and node.attr == "argv":
@@ -1385,6 +1401,7 @@ class Cautious(World):
         self._given.clear()
         self._own = Shared()
         self._shared = self.script.shared
+        self._held = self.script.held
         by_default = True
         for where, conditions in reversed(levels):
             for test, outcome in conditions:
@@ -1423,6 +1440,7 @@ class Cautious(World):
         if known is not None:
             self._own = Shared()
             self._shared = Shared()  # what the defaults make of it does not hold here
+            self._held = {}
         return known is None
 
 
@@ -1437,11 +1455,14 @@ IN_STEP = frozenset(
 
 
 def worlds(
-    script: Script, look: Callable[[World], T], given: Mapping[str, bool] | None = None
+    script: Script,
+    look: Callable[[World], T],
+    given: Mapping[str, bool] | None = None,
+    limit: int = WORLD_LIMIT,
 ) -> Iterator[T]:
     """What is seen in each world, the one where every open question is answered yes first."""
     prefix: List[bool] = []
-    for _ in range(WORLD_LIMIT):
+    for _ in range(limit):
         if script.steps_left < 0:
             return
         world = World(script, prefix, given)
