@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import statistics
 import sys
 import sysconfig
@@ -33,9 +34,12 @@ def bare(files: list[Path]) -> float:
 
 def ours(files: list[Path]) -> float:
     """Seconds until the workload of all of them is read."""
+    gc.disable()  # as the program does
     began = time.perf_counter()
     read_workload(real_host(), [str(file) for file in files])
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    gc.enable()
+    return seconds
 
 
 def main() -> None:

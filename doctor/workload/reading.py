@@ -332,6 +332,9 @@ class _Reader:
         """Whether there is such a file or folder; each folder is looked into once."""
         folder, name = os.path.split(path)
         if folder not in self._names:
+            above, last = os.path.split(folder)
+            if above in self._names and last not in self._names[above] and last not in ("", ".", ".."):
+                return False
             self._names[folder] = frozenset(self._host.names(folder or "."))
         return name in self._names[folder]
 
