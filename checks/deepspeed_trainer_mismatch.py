@@ -109,7 +109,7 @@ class DeepspeedTrainerMismatch(Check):
             yield from map(Suspicion, _beside_a_file(config, flag))
         told: set[tuple[Place, str]] = set()
         for training in workload.trainings if workload is not None else ():
-            if training.deepspeed is None:
+            if training.deepspeed is None or not _is_of_trainer(training):
                 continue
             for finding, place in _compare(training.deepspeed, training):
                 if (place, finding.message) not in told:  # several ways through one script
@@ -119,6 +119,13 @@ class DeepspeedTrainerMismatch(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _is_of_trainer(training: Training) -> bool:
+    """Whether Trainer reads the configuration: a program of one's own may have options of the same names."""
+    if training.trainer is not None:
+        return training.trainer.name.endswith("Trainer")
+    return training.launch is None or "per_device_train_batch_size" in training.settings
 
 
 def _compare(config: Config, training: Training) -> Iterator[tuple[Finding, Place]]:

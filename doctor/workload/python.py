@@ -78,8 +78,6 @@ LIBRARIES = frozenset(
     """.split()
 )
 """Modules that are no part of anybody's project."""
-LOADED_LIMIT = 8
-"""Ways through a script that are looked at for a model that is not trained there."""
 OFF_DEFAULT_LIMIT = 6
 """Calls of one script that only other options than the default ones lead to, of which stories are told."""
 _HERE = frozenset(["model", "net", "module", "base_model"])
@@ -394,8 +392,7 @@ class _Reader:
                         told.add(story.load.place)
         for event in events:
             if event.frame.source.place_of_call(event.node) not in told and self._is_load(event):
-                look = functools.partial(self._loaded, event, events)
-                for story in worlds(self._reading, look, limit=LOADED_LIMIT):
+                for story in worlds(self._reading, functools.partial(self._loaded, event, events)):
                     if story is not None and story not in stories:
                         stories.append(story)
         spoken = {place for it in trainings.values() for place in [it.place]}
@@ -656,11 +653,12 @@ class _Reader:
     def _training(self, world: World, event: Event, trainer: Call) -> Training:
         settings: Dict[str, Value] = {}
         place, unseen = trainer.place, False
+        if not trainer.name.endswith("Trainer"):
+            unseen = True  # a loop of one's own: what is not given has no default of TrainingArguments
         if trainer.name == "initialize":
             config = trainer.argument("config") or trainer.argument("config_params")
             if config is not None:
                 settings["deepspeed"] = config
-            unseen = True
         if trainer.name.endswith("Trainer"):
             node = next((it.value for it in event.node.keywords if it.arg == "args"), None)
             if node is None and len(event.node.args) > 1:
