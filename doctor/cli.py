@@ -48,12 +48,15 @@ class _WithWorkload(_Examples):
     Options of ours may stand behind files; what follows the name of a launcher belongs to the launch line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from llm_doctor.workload.launch import is_launch
-
         ctx.allow_interspersed_args = False
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
         words = given.get("workload")  # a marker of click's own where there are none
-        ctx.allow_interspersed_args = not (isinstance(words, (list, tuple)) and is_launch(list(words)))
+        if isinstance(words, (list, tuple)) and words:
+            from llm_doctor.workload.launch import is_launch
+
+            ctx.allow_interspersed_args = not is_launch(list(words))
+        else:
+            ctx.allow_interspersed_args = True
         return super().parse_args(ctx, args)
 
 
@@ -231,7 +234,7 @@ def _examined(
                 raise click.UsageError(str(error)) from error
         try:
             checks = registry.select(
-                registry.registered(),
+                registry.registered(bool(options.get("workload"))),
                 options["only"] or wanted.only,
                 (*options.get("skip", ()), *wanted.skip),
             )

@@ -218,6 +218,8 @@ def _examine_all(request: Request, facts: Facts, answers: Mapping[str, Answer]) 
 
 
 def _examine(entry: Registered, case: Case) -> _Examined:
+    if entry.left_out:
+        return _Examined(entry, outcome="skipped", reason=NO_WORKLOAD)
     if entry.check is None:
         return _Examined(entry, outcome="crashed", reason=entry.problem)
     began = time.monotonic()
@@ -303,7 +305,7 @@ def _conclude(item: _Examined, results: Mapping[str, Sequence[TrialResult]], cas
             findings, outcome, reason = [], "crashed", f"{type(error).__name__}: {error}"
     return CheckResult(
         name=item.entry.name,
-        topic=check.topic if check is not None else "",
+        topic=check.topic if check is not None else item.entry.left_out,
         outcome=outcome or "crashed",
         reason=reason,
         seconds=round(item.seconds + time.monotonic() - began + sum(it.seconds for it in _all(trials)), 4),

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os.path
 import pkgutil
+import re
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence, Type
@@ -19,22 +20,27 @@ GROUP = "llm_doctor.checks"
 
 
 class Registered(NamedTuple):
-    """A check and where it comes from; `problem` says why a plugin has no check to run."""
+    """A check and where it comes from; `problem` says why a plugin has no check to run.
+
+    `left_out` is the topic of a check of workloads that was not loaded, because there is no workload."""
 
     name: str
     origin: str
     check: Type[Check] | None
     problem: str | None = None
+    left_out: str = ""
 
 
 class UnknownCheck(Exception):
     """A name that no check has, with the nearest; or names that leave no check to run."""
 
 
-def registered() -> list[Registered]:
-    """Every check, built in or from a plugin, by name. A broken plugin never raises."""
+def registered(workload: bool = True) -> list[Registered]:
+    """Every check, built in or from a plugin, by name. A broken plugin never raises.
+
+    Without a workload those that examine nothing else are named and not loaded: there are many of them."""
     found: dict[str, Registered] = {}
-    for entry in [*_built_in(), *_plugins()]:
+    for entry in [*_built_in(workload), *_plugins()]:
         if entry.name in found:
             problem = f"its name is taken by the check of {found[entry.name].origin}"
             entry = Registered(f"{entry.name} ({entry.origin})", entry.origin, None, problem)
@@ -58,9 +64,13 @@ def select(
     return chosen
 
 
-def _built_in() -> Iterator[Registered]:
+def _built_in(workload: bool) -> Iterator[Registered]:
     package = importlib.import_module(GROUP)
     for module in pkgutil.iter_modules(package.__path__):
+        left_out = None if workload else _of_workload(module.module_finder, module.name)
+        if left_out is not None:
+            yield left_out
+            continue
         try:
             checks = _checks_in(importlib.import_module(f"{GROUP}.{module.name}"))
         except Exception as error:  # a half-removed or half-written check must not stop the others
@@ -69,6 +79,20 @@ def _built_in() -> Iterator[Registered]:
             continue
         for check in checks:
             yield Registered(check.name, "built in", check)
+
+
+def _of_workload(finder: object, module: str) -> Registered | None:
+    """The check of a file that says that it examines workloads alone, by the text of the file."""
+    folder = getattr(finder, "path", None)  # unknown in a zip file
+    try:
+        with open(os.path.join(folder or "", f"{module}.py"), encoding="utf-8") as file:
+            text = file.read()
+    except OSError:
+        return None
+    name, topic = (re.search(rf'^    {field} = "(.+)"$', text, re.MULTILINE) for field in ("name", "topic"))
+    if "\n    of_workload = True\n" not in text or name is None or topic is None:
+        return None
+    return Registered(name[1], "built in", None, left_out=topic[1])
 
 
 def _plugins() -> Iterator[Registered]:
