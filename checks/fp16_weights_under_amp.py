@@ -7,20 +7,18 @@ from typing import Iterable, Iterator, Tuple
 import msgspec
 
 from llm_doctor.check import (
-    CannotTell,
     Case,
     Check,
     Example,
     Suspicion,
     Symptom,
     Trial,
-    TrialRequest,
     at,
-    by_trial,
+    by_own_case,
     cannot_tell,
     case_of,
     healthy,
-    in_every_story,
+    in_scripts,
     proven,
     reproduced,
     sick,
@@ -92,10 +90,7 @@ class Fp16WeightsUnderAmp(Check):
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Of an unknown stack nothing but the trial can say it; of a script, whether it does so."""
         if case.workload is not None:
-            if not case.workload.scripts:
-                raise CannotTell("no Python script in the workload")
-            for suspected in in_every_story(case.workload.scripts, _judge):
-                yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            yield from in_scripts(case, TRIAL, _judge)
             return
         message = "trainable float16 weights under a gradient scaler"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
@@ -103,12 +98,8 @@ class Fp16WeightsUnderAmp(Check):
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each way of training that the scaler refuses here; of a script, its own."""
         if finding.subject.path is not None:
-            for result in results:
-                for case in result.cases:
-                    if case.combination["trainable"] == finding.evidence["trainable"]:
-                        yield from by_trial(finding, result, case)
-                        return
-            yield finding
+            wanted = finding.evidence["trainable"]
+            yield from by_own_case(finding, results, lambda case: case["trainable"] == wanted)
             return
         for result, case in reproduced(results):
             yield msgspec.structs.replace(

@@ -14,13 +14,12 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    TrialRequest,
     at,
-    by_trial,
+    by_own_case,
     cannot_tell,
     case_of,
     healthy,
-    in_every_story,
+    in_scripts,
     proven,
     reproduced,
     sick,
@@ -84,10 +83,7 @@ class Fp16WithInt8Prepare(Check):
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Of an unknown stack nothing but the trial can say it; of a script, whether it makes such a call."""
         if case.workload is not None:
-            if not case.workload.scripts:
-                raise CannotTell("no Python script in the workload")
-            for suspected in in_every_story(case.workload.scripts, lambda story: _judge(story, case), True):
-                yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            yield from in_scripts(case, TRIAL, lambda story: _judge(story, case), off_default=True)
             return
         message = "a prepare call on a float16 model that is not quantised"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
@@ -95,12 +91,8 @@ class Fp16WithInt8Prepare(Check):
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each function that makes the model larger here; of a script, the one that it calls."""
         if finding.subject.path is not None:
-            for result in results:
-                for case in result.cases:
-                    if case.combination["function"] == finding.evidence["function"]:
-                        yield from by_trial(finding, result, case)
-                        return
-            yield finding
+            wanted = finding.evidence["function"]
+            yield from by_own_case(finding, results, lambda case: case["function"] == wanted, "warning")
             return
         for result, case in reproduced(results):
             measured = case.broken.measured if case.broken else {}

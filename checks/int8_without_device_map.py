@@ -14,13 +14,12 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    TrialRequest,
     at,
-    by_trial,
+    by_own_case,
     cannot_tell,
     case_of,
     healthy,
-    in_every_story,
+    in_scripts,
     proven,
     reproduced,
     sick,
@@ -99,10 +98,7 @@ class Int8WithoutDeviceMap(Check):
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Of an unknown stack nothing but the trial can say it; of a script, whether it has none."""
         if case.workload is not None:
-            if not case.workload.scripts:
-                raise CannotTell("no Python script in the workload")
-            for suspected in in_every_story(case.workload.scripts, lambda story: _judge(story, case), True):
-                yield Suspicion(suspected, (TrialRequest(TRIAL),))
+            yield from in_scripts(case, TRIAL, lambda story: _judge(story, case), off_default=True)
             return
         message = "loading in 8 bits without a device_map"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "accelerate", "bitsandbytes")
@@ -110,17 +106,8 @@ class Int8WithoutDeviceMap(Check):
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each interface that needs the map here; of a script, what its own interface does."""
         if finding.subject.path is not None:
-            for result in results:
-                for case in result.cases:
-                    if case.combination["interface"] != finding.evidence["interface"]:
-                        continue
-                    if case.status == "reproduced":
-                        finding = msgspec.structs.replace(finding, severity="error")
-                    if finding.severity == "error":
-                        yield from by_trial(finding, result, case)
-                    return
-            if finding.severity == "error":
-                yield finding
+            wanted = finding.evidence["interface"]
+            yield from by_own_case(finding, results, lambda case: case["interface"] == wanted)
             return
         for result, case in reproduced(results):
             raised = case.broken is not None and case.broken.outcome == "raised"

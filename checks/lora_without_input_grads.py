@@ -14,13 +14,12 @@ from llm_doctor.check import (
     Suspicion,
     Symptom,
     Trial,
-    TrialRequest,
     at,
-    by_trial,
+    by_own_case,
     cannot_tell,
     case_of,
     healthy,
-    in_every_story,
+    in_scripts,
     proven,
     reproduced,
     sick,
@@ -35,7 +34,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
-from llm_doctor.workload.data import Call, Story, Workload
+from llm_doctor.workload.data import Call, Story
 from llm_doctor.workload.models import written
 
 TRIAL = Trial(
@@ -106,7 +105,7 @@ class LoraWithoutInputGrads(Check):
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Of an unknown stack nothing but the trial can say it; of a script, whether it meets the fault."""
         if case.workload is not None:
-            yield from _in_scripts(case, case.workload)
+            yield from in_scripts(case, TRIAL, lambda story: _judge(story, case), off_default=True)
             return
         message = "LoRA with gradient checkpointing and without enable_input_require_grads()"
         yield stack_risk(case, TRIAL, message, "torch", "transformers", "peft")
@@ -114,7 +113,8 @@ class LoraWithoutInputGrads(Check):
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """One note for each combination that fails here, with the remedies that were seen to work."""
         if finding.subject.path is not None:
-            yield from _of_script(finding, results)
+            wanted = finding.evidence["combination"]
+            yield from by_own_case(finding, results, lambda case: _is_same(case, wanted))
             return
         for result, case in reproduced(results):
             combination = case.combination
@@ -132,13 +132,6 @@ class LoraWithoutInputGrads(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
-
-
-def _in_scripts(case: Case, workload: Workload) -> Iterator[Suspicion]:
-    if not workload.scripts:
-        raise CannotTell("no Python script in the workload")
-    for finding in in_every_story(workload.scripts, lambda story: _judge(story, case), True):
-        yield Suspicion(finding, (TrialRequest(TRIAL),))
 
 
 def _judge(story: Story, case: Case) -> Iterator[Tuple[Call, Finding]]:
@@ -240,26 +233,15 @@ def _edits(wrap: Call) -> Tuple[Edit, ...]:
     return (Edit(action="insert-after", path=wrap.place.path, line=wrap.place.line, text=text),)
 
 
-def _of_script(finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
-    """What the stack's own trial says of the very combination that the script makes."""
-    wanted = finding.evidence["combination"]
-    for result in results:
-        for case in result.cases:
-            mine = case.combination
-            # The release whose default it is knows no keyword for it, or has True.
-            same_default = wanted["use_reentrant"] is None and mine["use_reentrant"] in (None, True)
-            if (
-                mine["order"] == wanted["order"]
-                and mine["modules_to_save"] == wanted["modules_to_save"]
-                and (same_default or mine["use_reentrant"] == wanted["use_reentrant"])
-            ):
-                if case.status == "reproduced":
-                    finding = msgspec.structs.replace(finding, severity="error")
-                if case.status == "reproduced" or finding.severity == "error":
-                    yield from by_trial(finding, result, case)
-                return
-    if finding.severity == "error":
-        yield finding
+def _is_same(case: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
+    """Whether the trial's case is the very combination that a script makes."""
+    # The release whose default it is knows no keyword for it, or has True.
+    same_default = wanted["use_reentrant"] is None and case["use_reentrant"] in (None, True)
+    return (
+        case["order"] == wanted["order"]
+        and case["modules_to_save"] == wanted["modules_to_save"]
+        and (same_default or case["use_reentrant"] == wanted["use_reentrant"])
+    )
 
 
 def _fixes(combination: dict[str, object], result: TrialResult) -> Iterator[Fix]:

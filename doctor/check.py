@@ -342,6 +342,21 @@ def _in_all(
             yield things[0]
 
 
+def in_scripts(
+    case: Case,
+    trial: Trial,
+    judge: Callable[[Story], Iterable[Tuple[Call, Finding]]],
+    off_default: bool = False,
+) -> Iterator[Suspicion]:
+    """What is at fault in every story of the workload's scripts, each for the trial to speak of.
+
+    Raises CannotTell where there is no script."""
+    if case.workload is None or not case.workload.scripts:
+        raise CannotTell("no Python script in the workload")
+    for finding in in_every_story(case.workload.scripts, judge, off_default):
+        yield Suspicion(finding, (TrialRequest(trial),))
+
+
 def at(place: Place, kind: str = "script") -> Subject:
     """The subject of a finding that stands in a file."""
     return Subject(kind=kind, path=place.path, line=place.line, column=place.column)
@@ -383,6 +398,29 @@ def by_trial(finding: Finding, result: TrialResult, case: TrialCase) -> Iterator
         )
     else:
         yield msgspec.structs.replace(finding, proof=proof)
+
+
+def by_own_case(
+    finding: Finding,
+    results: Iterable[TrialResult],
+    is_own: Callable[[Mapping[str, Any]], bool],
+    severity: Severity = "error",
+) -> Iterator[Finding]:
+    """What a finding of a script is worth after the trial's case of its own combination.
+
+    A note is what the rule does not find: only a trial that reproduces it makes a finding of it, of this
+    severity."""
+    for result in results:
+        for case in result.cases:
+            if not is_own(case.combination):
+                continue
+            if case.status == "reproduced":
+                finding = msgspec.structs.replace(finding, severity=severity)
+            if finding.severity != "note":
+                yield from by_trial(finding, result, case)
+            return
+    if finding.severity != "note":
+        yield finding
 
 
 def symptom_shown(check: Type[Check], error: str) -> bool:

@@ -214,8 +214,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `callee` is the qualified name as far as imports tell it (`transformers.AutoModel.from_pretrained`,
     `peft.get_peft_model`), or `.name` for a method of an object (`.gradient_checkpointing_enable`).
     `open` says that there may be more arguments than those in `arguments`, as of an unknown `**kwargs`.
-    `derived` says that a class of the project is called, and `callee` is the library class it is made from;
-    `declares` are the fields and parameters that it brings itself. `target` is the name that the result is
+    Of a class of the project `callee` is the library class that it is made from, and `declares` are the
+    fields and parameters that it brings itself. `target` is the name that the result is
     bound to. `conditions` are the names in the tests around it, and `try`: what it hangs on.
     """
 
@@ -224,7 +224,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     positional: Tuple[Value, ...] = ()
     arguments: Mapping[str, Value] = {}
     open: bool = False
-    derived: bool = False
     declares: FrozenSet[str] = frozenset()
     target: str = ""
     conditions: FrozenSet[str] = frozenset()

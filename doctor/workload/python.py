@@ -26,7 +26,18 @@ from llm_doctor.workload.data import (
     Training,
     Value,
 )
-from llm_doctor.workload.source import CASTS, METHODS, Guards, Lines, Scope, Source, calls, dotted, tracked
+from llm_doctor.workload.source import (
+    CASTS,
+    METHODS,
+    Definition,
+    Guards,
+    Lines,
+    Scope,
+    Source,
+    calls,
+    dotted,
+    tracked,
+)
 from llm_doctor.workload.values import (
     END,
     Entries,
@@ -169,7 +180,8 @@ class _Reader:
     def __init__(self, reading: Reading, notebook: bool) -> None:
         self._reading, self._notebook = reading, notebook
         self._source = reading.source
-        self._told_steps: Tuple[List[Event], List[Tuple[Event, ast.expr | None]]] | None = None
+        self._candidates: List[Tuple[Event, ast.expr | None]] = []
+        """The events that may belong to a model's story, with what they are done to."""
         self._unseen: set[str] = set()
         """Functions of files that are not at hand, which are called with something like a model."""
         if any(word in self._source.text for word in ("__main__", "Trainer(", "Fire(", ".backward(")):
@@ -233,6 +245,7 @@ class _Reader:
             # A function that is called twice is gone through twice: what differs is not known.
             called[call.place] = _merged(called[call.place], call) if call.place in called else call
         cautious.reaches(self._reading.frame(self._source.module), ())
+        self._candidates = [(event, self._operand(event)) for event in events if self._may_be_step(event)]
         stories, trainings = self._stories(events)
         if self._reading.launch is None:
             stories += self._off_default(events, off_default, stories)
@@ -277,27 +290,22 @@ class _Reader:
             yield from self._functions(inner)
 
     def _linearize(self, frame: Frame, found: List[Event], depth: int, inside: set[int]) -> None:
-        for number, statement in enumerate(self._statements(frame.scope)):
+        for number, statement in enumerate(frame.scope.index().statements):
             for expression in statement.expressions:
                 for nested, node in enumerate(calls(expression)):
                     position = (*frame.position, statement.order, number, nested)
                     name = dotted(node.func)
-                    local = self._local(name, frame, statement.order) if name else None
+                    local = self._local(name, frame) if name else None
                     if local is not None and not local.is_class:
                         self._enter(local, frame, node, statement, position, found, depth, inside)
                         continue
-                    launched = self._launched(name, node, frame, statement.order)
+                    launched = self._launched(name, node, frame)
                     if launched is not None:
                         by = "typer" if "typer" in name else "fire"
                         self._enter(launched, frame, node, statement, position, found, depth, inside, by)
                         continue
-                    if self._matters(name, node, frame, statement.order, local):
+                    if self._matters(name, node, frame, local):
                         found.append(Event(position, frame, statement.order, statement.guards, node))
-
-    def _statements(self, scope: Scope) -> List[Any]:
-        scope.index()
-        # Calls of local functions with something of interest inside matter as well, wherever they stand.
-        return scope.statements
 
     def _enter(
         self,
@@ -320,18 +328,23 @@ class _Reader:
         self._entered[id(scope)] = new
         self._linearize(new, found, depth + 1, inside | {id(scope)})
 
-    def _local(self, name: str, frame: Frame, order: int) -> Scope | None:
+    def _bound(self, name: str, frame: Frame) -> List[Definition] | None:
+        """Everything that a name is bound to in the innermost scope that knows it."""
+        at: Frame | None = frame
+        while at is not None:
+            if name in at.scope.names:
+                return at.scope.names[name]
+            at = self._first._around(at)
+        return None
+
+    def _local(self, name: str, frame: Frame) -> Scope | None:
         base = name.partition(".")[0]
         if base == "self" and name.count(".") == 1:
             scope: Scope | None = frame.scope
             while scope is not None and not scope.is_class:
                 scope = scope.parent
             return scope.function(name[5:]) if scope is not None else None
-        bound = None
-        at: Frame | None = frame
-        while at is not None and bound is None:
-            bound = at.scope.names.get(base)
-            at = self._first._around(at)
+        bound = self._bound(base, frame)
         if not bound or bound[-1].kind not in ("function", "class", "import"):
             return None
         if bound[-1].kind == "import":
@@ -343,14 +356,14 @@ class _Reader:
             return value.scope if isinstance(value, _Local) and value.scope.parent is not None else None
         return bound[-1].node if "." not in name else None
 
-    def _launched(self, name: str, node: ast.Call, frame: Frame, order: int) -> Scope | None:
+    def _launched(self, name: str, node: ast.Call, frame: Frame) -> Scope | None:
         """The function that fire or typer calls with the options of the command line."""
         if name not in ("fire.Fire", "Fire", "typer.run") or not node.args:
             return None
         target = dotted(node.args[0])
-        return self._local(target, frame, order) if target else None
+        return self._local(target, frame) if target else None
 
-    def _matters(self, name: str, node: ast.Call, frame: Frame, order: int, local: Scope | None) -> bool:
+    def _matters(self, name: str, node: ast.Call, frame: Frame, local: Scope | None) -> bool:
         last = name.rpartition(".")[2] if name else getattr(node.func, "attr", "")
         if name in self._unseen:
             return True
@@ -362,11 +375,7 @@ class _Reader:
                 last == "float" and isinstance(node.func, ast.Attribute) and not node.args
             )
         base = name.partition(".")[0]
-        bound = None
-        at: Frame | None = frame
-        while at is not None and bound is None:
-            bound = at.scope.names.get(base)
-            at = self._first._around(at)
+        bound = self._bound(base, frame)
         if bound and bound[-1].kind == "import":
             return tracked(str(bound[-1].node))
         return last in ("prepare", "initialize", "init_inference") or any(
@@ -383,7 +392,7 @@ class _Reader:
         arguments = [event for event in events if self._is_arguments(event)]
         told: set[Place] = set()
         for event in trainers:
-            for story in worlds(self._reading, functools.partial(self._trained, event, events)):
+            for story in worlds(self._reading, functools.partial(self._trained, event)):
                 if story is not None and story not in stories:
                     stories.append(story)
                     if story.training is not None:
@@ -392,7 +401,7 @@ class _Reader:
                         told.add(story.load.place)
         for event in events:
             if event.frame.source.place_of_call(event.node) not in told and self._is_load(event):
-                for story in worlds(self._reading, functools.partial(self._loaded, event, events)):
+                for story in worlds(self._reading, functools.partial(self._loaded, event)):
                     if story is not None and story not in stories:
                         stories.append(story)
         spoken = {place for it in trainings.values() for place in [it.place]}
@@ -423,7 +432,7 @@ class _Reader:
             for trainer in trainers:
                 if id(trainer.frame.outermost) not in around:
                     continue
-                look = functools.partial(self._trained, trainer, events)
+                look = functools.partial(self._trained, trainer)
                 for story in worlds(self._reading, look, dict(options), OFF_DEFAULT_LIMIT):
                     if story is None or places.isdisjoint(call.place for call in story.calls):
                         continue
@@ -461,7 +470,7 @@ class _Reader:
         name = self._callee(event)
         return name.rpartition(".")[2] in LOADS and is_model(name)
 
-    def _trained(self, event: Event, events: List[Event], world: World) -> Story | None:
+    def _trained(self, event: Event, world: World) -> Story | None:
         if not world.runs(event.frame, event.guards):
             return None
         call = world.make_call(event.node, event.frame, event.order)
@@ -470,26 +479,29 @@ class _Reader:
         text = self._source.text
         only_evaluates = call.name.endswith("Trainer") and ".train(" not in text and ".evaluate(" in text
         training = None if only_evaluates else self._training(world, event, call)
-        return self._story(world, root, events, training, event)
+        return self._story(world, root, event.frame.outermost, training, event)
 
-    def _loaded(self, event: Event, events: List[Event], world: World) -> Story | None:
+    def _loaded(self, event: Event, world: World) -> Story | None:
         if not world.runs(event.frame, event.guards):
             return None
-        near = [it for it in events if it.frame.outermost is event.frame.outermost]
-        return self._story(world, (id(event.node), id(event.frame)), near, None, None)
+        return self._story(world, (id(event.node), id(event.frame)), event.frame.outermost)
 
     def _story(
-        self, world: World, root: Any, events: List[Event], training: Training | None, trainer: Event | None
+        self,
+        world: World,
+        root: Any,
+        around: Frame,
+        training: Training | None = None,
+        trainer: Event | None = None,
     ) -> Story | None:
         load = None
         steps: List[Call] = []
         trained_by = training.trainer if training is not None else None
         unseen = False
-        around = trainer.frame.outermost if trainer is not None else None
-        for event, operand in self._steps(events):
+        for event, operand in self._candidates:
             if trainer is not None and event.position > trainer.position:
                 break
-            if around is not None and event.frame.outermost is not around:
+            if event.frame.outermost is not around:
                 continue
             if root is not None and (id(event.node), id(event.frame)) == root:
                 load = world.make_call(event.node, event.frame, event.order)
@@ -517,18 +529,11 @@ class _Reader:
             unseen=unseen,
         )
 
-    def _steps(self, events: List[Event]) -> List[Tuple[Event, ast.expr | None]]:
-        """The events that may belong to a model's story, with what they are done to."""
-        if self._told_steps is None or self._told_steps[0] is not events:
-            told = []
-            for event in events:
-                operand = self._operand(event)
-                name = dotted(event.node.func)
-                makes = name.rpartition(".")[2] in LOADS
-                if operand is not None or makes or name in self._unseen or self._is_load(event):
-                    told.append((event, operand))
-            self._told_steps = (events, told)
-        return self._told_steps[1]
+    def _may_be_step(self, event: Event) -> bool:
+        name = dotted(event.node.func)
+        if self._operand(event) is not None or name in self._unseen:
+            return True
+        return name.rpartition(".")[2] in LOADS or self._is_load(event)
 
     def _model_argument(self, node: ast.Call, name: str) -> ast.expr | None:
         for keyword in node.keywords:

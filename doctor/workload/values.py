@@ -989,7 +989,6 @@ class World:
             positional=tuple(map(_told, positional)),
             arguments={name: _told(value) for name, value in arguments.items()},
             open=unseen,
-            derived=isinstance(function, _Local),
             declares=self._declared(function.scope) if isinstance(function, _Local) else frozenset(),
             target=frame.scope.targets.get(id(node), ""),
         )
