@@ -119,6 +119,11 @@ class Host:
         assert isinstance(data, bytes)
         return data
 
+    def user_files(self, paths: Sequence[str], limit: int) -> dict[str, bytes]:
+        """The bytes of those of these files that can be read at once: `user_file` says why one cannot."""
+        answer = _in_time(lambda: {"bytes": _readable(limit, paths)})
+        return dict(answer.get("bytes", {}))
+
     def files_below(self, folder: str, suffixes: tuple[str, ...], limit: int) -> list[str]:
         """Files below a folder that the user named, with these suffixes, links not followed; `limit` at most.
 
@@ -351,6 +356,11 @@ def _user_file(limit: int, path: str) -> Answer:
                 "error": f"it is larger than {limit >> 20} MiB ({status.st_size / 1e6:.0f} MB): that is data"
             }
         return {"bytes": file.read(limit + 1)}
+
+
+def _readable(limit: int, paths: Sequence[str]) -> dict[str, bytes]:
+    answers = {path: _answer(functools.partial(_user_file, limit), path) for path in paths}
+    return {path: answer["bytes"] for path, answer in answers.items() if "error" not in answer}
 
 
 _LEFT_OUT = frozenset(

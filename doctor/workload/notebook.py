@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 from llm_doctor.host import real_host
 from llm_doctor.workload.data import Launch, Place, Problem, Value
 from llm_doctor.workload.python import Read, examine_source, parse
-from llm_doctor.workload.shell import _HIDDEN, read_shell
+from llm_doctor.workload.shell import HIDDEN, read_shell
 from llm_doctor.workload.source import Lines, dotted
 from llm_doctor.workload.values import Neighbour
 
@@ -104,6 +104,10 @@ class _CellLines(Lines):
     def __init__(self, written: _Written, file: Lines) -> None:
         super().__init__(written.text)
         self._where, self._file = written.where, file
+
+    def place(self, path: str, node: Any) -> Place:
+        """The place of a node in the file."""
+        return self.located(super().place(path, node))
 
     def located(self, place: Place) -> Place:
         """Where in the file that is."""
@@ -331,10 +335,10 @@ def _line_magic(line: _Written, commands: List[_Command]) -> _Written:
     if name in ("env", "set_env"):
         sets = _SETS.fullmatch(rest.text.strip())
         if sets is not None:
-            value = _HIDDEN if _HIDDEN in sets[2] or "$" in sets[2] else sets[2]
+            value = HIDDEN if HIDDEN in sets[2] or "$" in sets[2] else sets[2]
             commands.append(_exported(sets[1], value, line, rest))
     elif name in ("cd", "pushd", "popd"):
-        folder = rest.made("$OLDPWD") if _HIDDEN in rest.text else rest
+        folder = rest.made("$OLDPWD") if HIDDEN in rest.text else rest
         commands.append(_Command(_joined([line.made(f"{name} "), folder]), lasts=True))
     elif name == "run":
         target = rest.part(_skipped(_RUN_OPTIONS, rest.text))
@@ -355,7 +359,7 @@ def _expanded(command: _Written) -> _Written:
     parts = []
     at = 0
     for match in _EXPRESSION.finditer(command.text):
-        parts += [command.part(at, match.start()), command.part(match.start()).made(_HIDDEN)]
+        parts += [command.part(at, match.start()), command.part(match.start()).made(HIDDEN)]
         at = match.end()
     return _joined([*parts, command.part(at)])
 
@@ -404,7 +408,7 @@ def _environment(tree: ast.Module, python: _Written) -> Iterator[_Command]:
         value = values.get(id(node))
         content = _text(value)
         # What stands in a branch or function may happen or not.
-        yield _exported(name, _HIDDEN if content is None else content, written(node), written(value or node))
+        yield _exported(name, HIDDEN if content is None else content, written(node), written(value or node))
 
 
 def _text(node: Any) -> str | None:

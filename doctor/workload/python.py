@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import symtable
 import warnings
-from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Tuple
 
 import msgspec
 
@@ -36,16 +37,18 @@ from llm_doctor.workload.source import (
     Source,
     calls,
     dotted,
+    may_matter,
     tracked,
 )
 from llm_doctor.workload.values import (
     END,
     Entries,
     Frame,
+    Instance,
+    Local,
     Neighbour,
     World,
-    _Instance,
-    _Local,
+    argument_of,
     base_of,
     is_training_arguments,
     worlds,
@@ -127,6 +130,10 @@ def read_python(
     entries: Entries = lambda value: {},
 ) -> Read:
     """A script; `neighbour` finds files of the same project by module name, `entries` configurations."""
+    if launch is None and not may_matter(text):
+        # The compiler's own look at it tells valid from invalid without making a tree of Python objects.
+        problem = _tried(lambda: symtable.symtable(text, path, "exec"), path, text)
+        return Read(None, problems=(problem,)) if isinstance(problem, Problem) else Read(Script(path=path))
     source = parse(path, text)
     if isinstance(source, Problem):
         return Read(None, problems=(source,))
@@ -135,20 +142,27 @@ def read_python(
 
 def parse(path: str, text: str, lines: Lines | None = None) -> Source | Problem:
     """The file parsed, or why it cannot be, in one line; `lines` say where its text stands, if elsewhere."""
+    tree = _tried(lambda: ast.parse(text), path, text)
+    if isinstance(tree, Problem):
+        return tree
+    try:
+        return Source(path, text, tree, lines or Lines(text))
+    except RecursionError:
+        return Problem(path, "it cannot be examined: it is nested too deeply", 1, 1)
+
+
+def _tried(read: Callable[[], Any], path: str, text: str) -> Any:
+    """What the compiler makes of a text, or the Problem that it has with it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes: theirs to see when they run it
-            tree = ast.parse(text)
+            return read()
     except SyntaxError as error:
         python_2 = _PYTHON_2.search(text)
         message = "it is written for Python 2" if python_2 else f"it is no valid Python: {error.msg}"
         return Problem(path, message, error.lineno or 1, max(1, error.offset or 1))
     except (ValueError, RecursionError, MemoryError) as error:
         return Problem(path, f"it cannot be parsed: {error or type(error).__name__}", 1, 1)
-    try:
-        return Source(path, text, tree, lines or Lines(text))
-    except RecursionError:
-        return Problem(path, "it cannot be examined: it is nested too deeply", 1, 1)
 
 
 def examine_source(
@@ -192,14 +206,15 @@ class _Reader:
     def _find_helpers(self) -> None:
         """Marks the lines that call functions of other files in which models are made or trained."""
         text = self._source.text
+        words: List[str] = []
         for statement in self._source.tree.body:
             if isinstance(statement, ast.Import):
                 for alias in statement.names:
                     word = f"{alias.asname or alias.name.partition('.')[0]}."
                     if self._foreign(alias.name) and word in text:
-                        called = frozenset(re.findall(rf"\b{re.escape(word)}(\w+)\(", text))
+                        called = frozenset(re.findall(rf"{re.escape(word)}(\w+)\(", text))
                         if self._reading.module(self._source, alias.name, called) is not None:
-                            self._source.mark(word)
+                            words.append(word)
             elif isinstance(statement, ast.ImportFrom):
                 module = "." * statement.level + (statement.module or "")
                 for alias in statement.names if self._foreign(module) else ():
@@ -207,12 +222,14 @@ class _Reader:
                     if f"{bound}(" not in text:
                         continue
                     if self._reading.module(self._source, module, frozenset((alias.name,))) is not None:
-                        self._source.mark(f"{bound}(")
+                        words.append(f"{bound}(")
                     elif (
                         self._is_handed_a_model(bound) and self._reading.module(self._source, module) is None
                     ):
-                        self._source.mark(f"{bound}(")
+                        words.append(f"{bound}(")
                         self._unseen.add(bound)
+        if words:
+            self._source.mark(words)
 
     def _foreign(self, module: str) -> bool:
         """Whether a module may be one of this project."""
@@ -265,13 +282,13 @@ class _Reader:
     def _events(self) -> List[Event]:
         """Every call of interest, in the order in which the script runs them, local functions gone into."""
         found: List[Event] = []
-        self._linearize(self._first._frame(self._source.module), found, 0, set())
+        self._linearize(self._first.frame(self._source.module), found, 0, set())
         for scope in self._functions(self._source.module):
             if id(scope) not in self._entered and self._source.interesting(
                 scope.node.lineno, scope.node.end_lineno
             ):
                 # Nothing in this file calls it: gone into by itself.
-                frame = self._first._frame(scope)
+                frame = self._first.frame(scope)
                 frame.position = (END, scope.node.lineno)
                 if any(
                     dotted(getattr(it, "func", it)).endswith(".command") for it in scope.node.decorator_list
@@ -334,7 +351,7 @@ class _Reader:
         while at is not None:
             if name in at.scope.names:
                 return at.scope.names[name]
-            at = self._first._around(at)
+            at = self._first.around(at)
         return None
 
     def _local(self, name: str, frame: Frame) -> Scope | None:
@@ -350,10 +367,10 @@ class _Reader:
         if bound[-1].kind == "import":
             if tracked(str(bound[-1].node)):
                 return None
-            value = self._first._imported(bound[-1].node, frame).constant
-            if isinstance(value, _Local) and "." in name and value.scope.parent is None:
+            value = self._first.imported(bound[-1].node, frame).constant
+            if isinstance(value, Local) and "." in name and value.scope.parent is None:
                 return value.scope.function(name.partition(".")[2])
-            return value.scope if isinstance(value, _Local) and value.scope.parent is not None else None
+            return value.scope if isinstance(value, Local) and value.scope.parent is not None else None
         return bound[-1].node if "." not in name else None
 
     def _launched(self, name: str, node: ast.Call, frame: Frame) -> Scope | None:
@@ -446,7 +463,7 @@ class _Reader:
         function = world.callee(event.node, event.frame, event.order).constant
         if isinstance(function, Symbol):
             return str(function)
-        if isinstance(function, _Local):
+        if isinstance(function, Local):
             return base_of(world, function.scope)
         name = getattr(event.node.func, "attr", "")
         return f".{name}" if name else dotted(event.node.func)
@@ -473,9 +490,9 @@ class _Reader:
     def _trained(self, event: Event, world: World) -> Story | None:
         if not world.runs(event.frame, event.guards):
             return None
-        call = world.make_call(event.node, event.frame, event.order)
+        call = world.made_call(event.node, event.frame, event.order)
         model = self._model_argument(event.node, call.name)
-        root = self._root(world, model, event.frame, event.order, 0) if model is not None else None
+        root = self._root_of_operand(world, model, event) if model is not None else None
         text = self._source.text
         only_evaluates = call.name.endswith("Trainer") and ".train(" not in text and ".evaluate(" in text
         training = None if only_evaluates else self._training(world, event, call)
@@ -504,19 +521,19 @@ class _Reader:
             if event.frame.outermost is not around:
                 continue
             if root is not None and (id(event.node), id(event.frame)) == root:
-                load = world.make_call(event.node, event.frame, event.order)
+                load = world.made_call(event.node, event.frame, event.order)
                 continue
             if root is None or (trainer is not None and event.node is trainer.node):
                 continue
             if operand is None and dotted(event.node.func) in self._unseen:
                 given = [*event.node.args, *(it.value for it in event.node.keywords)]
-                roots = (self._root(world, it, event.frame, event.order, 0) for it in given)
+                roots = (self._root_of_operand(world, it, event) for it in given)
                 unseen = unseen or (root in roots and world.runs(event.frame, event.guards))
                 continue
-            if operand is None or self._root(world, operand, event.frame, event.order, 0) != root:
+            if operand is None or self._root_of_operand(world, operand, event) != root:
                 continue
             if world.runs(event.frame, event.guards):
-                steps.append(world.make_call(event.node, event.frame, event.order))
+                steps.append(world.made_call(event.node, event.frame, event.order))
         passed = [it for it in (load, *steps, trained_by) if it is not None]
         if not passed:
             return None
@@ -559,12 +576,16 @@ class _Reader:
             return function.value
         return None
 
+    def _root_of_operand(self, world: World, node: ast.expr, event: Event) -> Any:
+        key = (id(node), id(event.frame), event.order)
+        return world.recall("roots", key, self._root, world, node, event.frame, event.order, 0)
+
     def _root(self, world: World, node: ast.expr, frame: Frame, order: int, depth: int) -> Any:
         """What a model was before anything was done to it: the call that made it, as an identity."""
         if depth > 40:
             return None
         if isinstance(node, ast.Name):
-            found = world._find(node.id, frame, order)
+            found = world.find(node.id, frame, order)
             if found is not None:
                 where, definition = found
                 if definition.kind == "value":
@@ -577,7 +598,7 @@ class _Reader:
             return self._root_of_parameter(world, node.id, frame, depth)
         if isinstance(node, ast.Attribute):
             name = dotted(node)
-            found = world._find(name, frame, order) if name else None
+            found = world.find(name, frame, order) if name else None
             if found is not None and found[1].kind == "value":
                 return self._root(world, found[1].node, found[0], found[1].order, depth + 1)
             if name.startswith("self."):
@@ -597,18 +618,13 @@ class _Reader:
         while at is not None:
             if name in at.scope.parameters:
                 break
-            at = world._around(at)
+            at = world.around(at)
         if at is None:
             return ("free", name)
         if at.call is not None and at.caller is not None:
-            for keyword in at.call.keywords:
-                if keyword.arg == name:
-                    return self._root(world, keyword.value, at.caller, at.order, depth + 1)
-            arguments = at.scope.node.args
-            names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
-            names = names[1:] if names[:1] in (["self"], ["cls"]) else names
-            if name in names and names.index(name) < len(at.call.args):
-                return self._root(world, at.call.args[names.index(name)], at.caller, at.order, depth + 1)
+            given = argument_of(at.call, at.scope.node.args, name)
+            if given is not None:
+                return self._root(world, given, at.caller, at.order, depth + 1)
         return ("parameter", id(at.scope), name)
 
     def _root_of_call(self, world: World, node: ast.Call, frame: Frame, order: int, depth: int) -> Any:
@@ -616,7 +632,7 @@ class _Reader:
         name = dotted(function)
         last = name.rpartition(".")[2] or getattr(function, "attr", "")
         callee = world.callee(node, frame, order).constant
-        if isinstance(callee, _Local):
+        if isinstance(callee, Local):
             returned = world.returned(node, callee.scope, frame, order)
             if returned is not None:
                 return self._root(world, *returned, depth + 1)
@@ -637,7 +653,7 @@ class _Reader:
         if isinstance(node, ast.Call):
             callee = world.callee(node, frame, definition.order).constant
             last = dotted(node.func).rpartition(".")[2]
-            if isinstance(callee, _Local):
+            if isinstance(callee, Local):
                 returned = world.returned(node, callee.scope, frame, definition.order)
                 if (
                     returned is not None
@@ -690,7 +706,7 @@ class _Reader:
         constant = value.constant
         if isinstance(constant, Call):
             place, settings, unseen = constant.place, dict(constant.arguments), constant.open
-        elif isinstance(constant, _Instance):
+        elif isinstance(constant, Instance):
             settings = world.fields(constant)
             unseen = constant.call.open if constant.call is not None else False
             place = constant.call.place if constant.call is not None else value.place
@@ -701,16 +717,16 @@ class _Reader:
         if name:
             for bound in event.frame.scope.names:
                 if bound.startswith(f"{name}.") and bound.count(".") == name.count(".") + 1:
-                    found = world._find(bound, event.frame, event.order)
+                    found = world.find(bound, event.frame, event.order)
                     if found is not None and found[0] is event.frame:
-                        assigned = world._definition(found[1], found[0])
+                        assigned = world.definition(found[1], found[0])
                         settings[bound.rpartition(".")[2]] = assigned
         return place, settings, unseen
 
     def _by_arguments(self, event: Event, world: World) -> Training | None:
         if not world.runs(event.frame, event.guards):
             return None
-        call = world.make_call(event.node, event.frame, event.order)
+        call = world.made_call(event.node, event.frame, event.order)
         return Training(
             place=call.place, settings=call.arguments, open=call.open, launch=self._reading.launch
         )
@@ -723,17 +739,9 @@ def _conditions(event: Event) -> FrozenSet[str]:
     guards = event.guards
     while at is not None:
         for test, _ in guards:
-            names.update(_names_in(test) if test is not None else ("try",))
+            names |= at.scope.source.names_in(test) if test is not None else {"try"}
         guards, at = at.guards, at.caller
     return frozenset(names)
-
-
-def _names_in(test: ast.expr) -> Iterator[str]:
-    for node in ast.walk(test):
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.attr
 
 
 def is_model(callee: str) -> bool:

@@ -10,7 +10,7 @@ import functools
 import gc
 import os
 import re
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
 import msgspec
 
@@ -36,14 +36,16 @@ SIZE_LIMIT = 8 << 20
 FOLDER_SIZE_LIMIT = 1 << 20
 """Bytes of a file that nobody named: a larger one beside scripts is data, and not worth a line."""
 FILES_LIMIT = 20_000
-CHUNK = 16
+CHUNK = 8
 """Scripts that are handed to another process at once."""
 SIDE_BY_SIDE = 64
 """Scripts that are worth a process of their own to read them."""
+NEIGHBOURS_KEPT = 8
+"""Parsed files of the project that are kept for the next script."""
 LAUNCHES_LIMIT = 4
 """Ways of launching one script that are looked at, each by itself."""
 
-TELLING = ("from_pretrained", "get_peft_model", "Trainer(", "TrainingArguments(", "deepspeed.initialize")
+MAKING = ("from_pretrained", "get_peft_model", "Trainer(", "TrainingArguments(", "deepspeed.initialize")
 """Words of files in which models are made or trained."""
 _KINDS = {
     ".py": "python",
@@ -97,16 +99,20 @@ class _Reader:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.files: List[str] = []
+        self.files: Dict[str, None] = {}
         self.launches: List[Launch] = []
         self._scripts: List[Script] = []
         self._configs: Dict[str, Config] = {}
         self._trainings: List[Training] = []
         self._problems: List[Problem] = []
         self._ignored: Dict[str, Mapping[int, FrozenSet[str]]] = {}
-        self._python: List[str] = []
+        self._python: Dict[str, bool] = {}
+        """Python files, and whether somebody named them."""
+        self._ahead: Dict[str, bytes] = {}
         self._texts: Dict[str, str | None] = {}
         self._names: Dict[str, FrozenSet[str]] = {}
+        self._neighbours: Dict[str, Source] = {}
+        """Files of the project as scripts import them, the last ones that were needed."""
         self._missing: Set[Tuple[str, str]] = set()
         """Folders and modules that are no files of the project there."""
 
@@ -137,14 +143,18 @@ class _Reader:
             kind = "requirements" if _LOCKED.fullmatch(base) else None
         if kind is None and not named:
             return
+        if kind == "python":  # read where it is examined, which may be in another process
+            self.files[path] = None
+            self._python[path] = named
+            return
         text = self._text(path, SIZE_LIMIT if named else FOLDER_SIZE_LIMIT, named)
         if text is None:
             return
-        self.files.append(path)
+        self.files[path] = None
         if kind is None:
             kind = _kind_by_text(text)
         if kind == "python":
-            self._python.append(path)
+            self._python[path] = named
         elif kind == "notebook":
             from llm_doctor.workload.notebook import read_notebook
 
@@ -174,7 +184,7 @@ class _Reader:
         if path not in self._texts:
             self._texts[path] = None
             try:
-                data = self._host.user_file(path, limit)
+                data = self._ahead.pop(path, None) or self._host.user_file(path, limit)
             except Unavailable as error:
                 if named or "larger" not in str(error):
                     self._problems.append(Problem(path, str(error)))
@@ -214,13 +224,15 @@ class _Reader:
             if script is None:
                 self._trainings.extend(_by_flags(launch))
         tasks = [
-            (path, how)
+            Task(path, how, self._python.get(path, True))
             for path in dict.fromkeys([*self._python, *launched])
             for how in launched.get(path, ())[:LAUNCHES_LIMIT] or (None,)
         ]
-        for (path, how), (read, ignored) in zip(tasks, _read_all(tasks)):
-            if read.script is not None and path not in self.files:
-                self.files.append(path)
+        for (path, how, _), (read, ignored, there) in zip(tasks, _read_all(tasks)):
+            if there:
+                self.files[path] = None
+            else:
+                self.files.pop(path, None)
             self._ignored.update(ignored)
             self._take(read)
             if how is not None and not read.trainings:
@@ -232,14 +244,18 @@ class _Reader:
                 )
         return self._together()
 
-    def read_script(self, path: str, launch: Launch | None) -> Tuple[Read, Ignored]:
-        """A script, and where its comments silence what."""
+    def read_scripts(self, tasks: Sequence[Task]) -> List[Examined]:
+        """Scripts, each by itself."""
+        self._ahead = self._host.user_files([task.path for task in tasks], FOLDER_SIZE_LIMIT)
+        return [self._read_script(*task) for task in tasks]
+
+    def _read_script(self, path: str, launch: Launch | None, named: bool) -> Examined:
         from llm_doctor.workload.python import Read, read_python
 
         self._problems.clear()
-        text = self._text(path, SIZE_LIMIT, True)
+        text = self._text(path, SIZE_LIMIT if named else FOLDER_SIZE_LIMIT, named)
         if text is None:
-            return Read(None, problems=tuple(self._problems)), {}
+            return Examined(Read(None, problems=tuple(self._problems)), {}, False)
         directory = launch.directory if launch is not None else ""
 
         def entries(value: Value) -> Mapping[str, Value]:
@@ -247,7 +263,9 @@ class _Reader:
             return dict(config.root.items()) if config is not None else {}
 
         read = read_python(path, text, launch, self._neighbour, entries)
-        return read, {path: self._ignored[path]} if path in self._ignored else {}
+        while len(self._neighbours) > NEIGHBOURS_KEPT:
+            self._neighbours.pop(next(iter(self._neighbours))).forget()
+        return Examined(read, {path: self._ignored[path]} if path in self._ignored else {}, True)
 
     def _take(self, read: Read) -> None:
         if read.script is not None:
@@ -297,8 +315,7 @@ class _Reader:
         if path not in self._configs:
             text = self._text(path, SIZE_LIMIT, True)
             if text is not None:
-                if path not in self.files:
-                    self.files.append(path)
+                self.files[path] = None
                 self._read_config(path, text)
         return self._configs.get(path)
 
@@ -323,8 +340,11 @@ class _Reader:
                 text = self._text(path, FOLDER_SIZE_LIMIT, False)
                 if text is None or (telling and not _tells(text, telling)):
                     return None
-                parsed = parse(path, text)
-                return None if isinstance(parsed, Problem) else parsed
+                parsed = self._neighbours.pop(path, None) or parse(path, text)
+                if isinstance(parsed, Problem):
+                    return None
+                self._neighbours[path] = parsed
+                return parsed
         self._missing.add((folder, module))
         return None
 
@@ -395,22 +415,33 @@ def _tells(text: str, functions: FrozenSet[str]) -> bool:
         while begin >= 0:
             end = re.compile(r"^(def|class|@)\b", re.MULTILINE).search(text, begin + 4)
             body = text[begin : end.start() if end else len(text)]
-            if any(word in body for word in TELLING):
+            if any(word in body for word in MAKING):
                 return True
             begin = text.find(f"def {name}(", begin + 4)
     return False
 
 
-Task = Tuple[str, "Launch | None"]
+class Task(NamedTuple):
+    """A script, how it is launched, and whether somebody named it."""
+
+    path: str
+    launch: Launch | None
+    named: bool
 
 
-def _read_all(tasks: Sequence[Task]) -> Iterator[Tuple[Read, Ignored]]:
+class Examined(NamedTuple):
+    """What a script says, where its comments silence what, and whether it could be read at all."""
+
+    read: Read
+    ignored: Ignored
+    there: bool
+
+
+def _read_all(tasks: Sequence[Task]) -> Iterator[Examined]:
     """Scripts in order; many of them side by side."""
     processes = min(len(os.sched_getaffinity(0)), len(tasks) // SIDE_BY_SIDE, 8)
     if processes < 2:
-        reader = _Reader(real_host())
-        for path, launch in tasks:
-            yield reader.read_script(path, launch)
+        yield from _Reader(real_host()).read_scripts(tasks)
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -420,13 +451,13 @@ def _read_all(tasks: Sequence[Task]) -> Iterator[Tuple[Read, Ignored]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes - 1, mp_context=context) as pool:
         futures = [pool.submit(_read_chunk, chunk) for chunk in chunks]
-        mine: Dict[int, List[Tuple[Read, Ignored]]] = {}
+        mine: Dict[int, List[Examined]] = {}
         reader = _Reader(real_host())
         # From the end, until what is left is being read elsewhere.
         for number in reversed(range(len(chunks))):
             if not futures[number].cancel():
                 break
-            mine[number] = [reader.read_script(path, launch) for path, launch in chunks[number]]
+            mine[number] = reader.read_scripts(chunks[number])
         for number, future in enumerate(futures):
             yield from mine[number] if number in mine else future.result()
 
@@ -437,9 +468,9 @@ def _reader_of_this_process() -> _Reader:
     return _Reader(real_host())
 
 
-def _read_chunk(tasks: Sequence[Task]) -> List[Tuple[Read, Ignored]]:
+def _read_chunk(tasks: Sequence[Task]) -> List[Examined]:
     """In a process that was started for it."""
-    return [_reader_of_this_process().read_script(path, launch) for path, launch in tasks]
+    return _reader_of_this_process().read_scripts(tasks)
 
 
 def _by_flags(launch: Launch) -> Iterator[Training]:

@@ -29,7 +29,7 @@ WORK_LIMIT = 200_000
 MARKS = ("|", "<<", "=(")
 MARKS_LIMIT = 3000
 """Of each of these marks in a file; the parser's time grows with the square of their number."""
-_HIDDEN = "\ue000"
+HIDDEN = "\ue000"
 """Stands for what is not known in a text that is parsed again, as `bash -c "$CMD"`."""
 _EXPANSIONS = frozenset(
     {
@@ -96,7 +96,7 @@ class _Text:
     """A text to parse, and where in the file each of its characters is written."""
 
     def __init__(self, runs: Sequence[_Run]) -> None:
-        self.text = "".join(_HIDDEN if run.text is None else run.text for run in runs)
+        self.text = "".join(HIDDEN if run.text is None else run.text for run in runs)
         self._runs = runs
         self._starts: List[int] = []
         length = 0
@@ -448,7 +448,7 @@ class _Script:
             for part in _PARTS.finditer(source, at, stop):
                 run = text.run(part[0], part.start(), part.end())
                 several = not quote and any("," in it or ".." in it for it in _BRACES.findall(part[0]))
-                found.append(run._replace(text=None) if several or part[0] == _HIDDEN else run)
+                found.append(run._replace(text=None) if several or part[0] == HIDDEN else run)
             if special is None:
                 return quote
             mark = special[0]
@@ -517,7 +517,7 @@ class _Script:
         if flag:
             start = runs[0].start
             yield Value(flag[1], self.place(start, min(runs[0].end, start + len(flag[1]))))
-        yield Value(UNKNOWN, place, None, "" if _HIDDEN in raw else raw)
+        yield Value(UNKNOWN, place, None, "" if HIDDEN in raw else raw)
 
     # --- Commands ------------------------------------------------------------------------------------
 
@@ -672,7 +672,7 @@ _SPECIAL = {
 }
 _OLD_ARITHMETIC = re.compile(r"(?<=[=\s\"])\$\[(?:[^\[\]\n]|\[[^\[\]\n]*\])*\]")
 _SIGN = re.compile(r"[$`<>]")
-_PARTS = re.compile(f"{_HIDDEN}|[^{_HIDDEN}]+")
+_PARTS = re.compile(f"{HIDDEN}|[^{HIDDEN}]+")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _BRACES = re.compile(r"\{[^{}\s]*\}")
 """`a{1,2}` becomes several words."""

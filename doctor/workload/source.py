@@ -8,9 +8,24 @@ from __future__ import annotations
 
 import ast
 import bisect
+import collections
 import functools
+import itertools
 import re
-from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Sequence, Set, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 from llm_doctor.workload.data import Import, Place
 
@@ -40,6 +55,19 @@ TELLING = tuple(
     """.split()
 )
 """Words of files that load, prepare or train models."""
+_WORDS = (
+    "bfloat16",
+    "float16",
+    "torch.half",
+    "float32",
+    ".float()",
+    "Fire(",
+    "typer.run(",
+    ".prepare(",
+)
+"""Words of lines that are of interest whatever is imported."""
+_APART = bytes(it if it >= 128 or chr(it).isalnum() or it == ord("_") else ord(" ") for it in range(256))
+"""Takes identifiers apart, for bytes.translate."""
 CHANGES = frozenset("update setdefault pop popitem clear append extend insert remove sort reverse".split())
 """Methods that change the dict or list that they are called on."""
 
@@ -106,6 +134,26 @@ class Scope:
         """Whether it is a class body."""
         return isinstance(self.node, ast.ClassDef)
 
+    @functools.cached_property
+    def attributes(self) -> Dict[str, List[Tuple[Scope, Definition]]]:
+        """Of a class: what its methods bind each `self.name` to, and in which of them."""
+        found: Dict[str, List[Tuple[Scope, Definition]]] = {}
+        for function in self.index().functions:
+            for name, definitions in function.index().names.items():
+                if name.startswith("self."):
+                    found.setdefault(name, []).extend((function, it) for it in definitions)
+        return found
+
+    @functools.cached_property
+    def changed_attributes(self) -> Set[str]:
+        """Of a class: the dicts and lists that its methods change."""
+        return {name for function in self.index().functions for name in function.index().changes}
+
+    @functools.cached_property
+    def named_elsewhere(self) -> bool:
+        """Whether the file has its name in another place as well."""
+        return self.source.text.count(self.name) > 1
+
     def index(self) -> Scope:
         """Looks at the statements, once."""
         if not self._indexed:
@@ -134,7 +182,7 @@ class Scope:
                 if after is not None:
                     guards = after
             elif isinstance(statement, (ast.With, ast.AsyncWith)):
-                self._note(guards, *(item.context_expr for item in statement.items))
+                self._note(guards, statement.items[0].context_expr, *statement.items[1:])
                 for item in statement.items:
                     if item.optional_vars is not None:
                         self._target(item.optional_vars, item.context_expr, guards)
@@ -152,13 +200,12 @@ class Scope:
                         case.body, (*guards, Guard(ast.Name(f"case {case.pattern.lineno}", ast.Load()), True))
                     )
 
-    def _note(self, guards: Guards, *expressions: ast.expr | None) -> None:
+    def _note(self, guards: Guards, expression: ast.expr, *further: ast.withitem) -> None:
         """Keeps a statement that a line of interest is in."""
-        present = tuple(it for it in expressions if it is not None)
-        if present and self.source.interesting(
-            present[0].lineno, present[-1].end_lineno or present[-1].lineno
-        ):
-            self.statements.append(Statement(self._order, guards, present))
+        last = further[-1].context_expr if further else expression
+        if self.source.interesting(expression.lineno, last.end_lineno or last.lineno):
+            expressions = (expression, *(it.context_expr for it in further))
+            self.statements.append(Statement(self._order, guards, expressions))
 
     def _target(self, target: ast.expr, value: ast.expr, guards: Guards) -> None:
         if isinstance(target, ast.Name):
@@ -319,8 +366,8 @@ class Scope:
             self.returns.append(Definition(self._order, guards, "value", statement.value))
             self._note(guards, statement.value)
 
-    def _other(self, statement: Any, guards: Guards) -> None:
-        self._note(guards, getattr(statement, "test", None))
+    def _assert(self, statement: ast.Assert, guards: Guards) -> None:
+        self._note(guards, statement.test)
 
 
 _HANDLERS: Dict[type, Any] = {
@@ -337,7 +384,7 @@ _HANDLERS: Dict[type, Any] = {
     ast.Import: Scope._import,
     ast.ImportFrom: Scope._import_from,
     ast.Return: Scope._return,
-    ast.Assert: Scope._other,
+    ast.Assert: Scope._assert,
     ast.Delete: Scope._delete,
 }
 if hasattr(ast, "TryStar"):
@@ -354,10 +401,10 @@ class Source:
         """Every add_argument that was come by, by the name of the attribute that it makes."""
         self.defaults: Dict[str, Tuple[Scope, int, ast.expr]] = {}
         """The same of set_defaults."""
+        self._names: Dict[int, Set[str]] = {}
         self.aliases: Set[str] = set()
         """Names that things of interest are imported as."""
-        told = any(name in text for name in (*PACKAGES, "bfloat16"))
-        self.imports = tuple(_imports(tree, self)) if told else ()
+        self.imports = tuple(_imports(tree, self)) if may_matter(text) else ()
         self.tracked = {it.name or it.module for it in self.imports if tracked(it.module)} | self.aliases
         self.matters = (bool(self.tracked) and any(word in text for word in TELLING)) or "bfloat16" in text
         """Whether there is more in it to be examined than what it imports."""
@@ -381,19 +428,39 @@ class Source:
             scope.__dict__.clear()
         self.__dict__.clear()
 
+    def names_in(self, test: ast.expr) -> Set[str]:
+        """The names and attributes in a test."""
+        if id(test) not in self._names:
+            names = self._names[id(test)] = set()
+            for node in ast.walk(test):
+                if isinstance(node, ast.Name):
+                    names.add(node.id)
+                elif isinstance(node, ast.Attribute):
+                    names.add(node.attr)
+        return self._names[id(test)]
+
     def interesting(self, first: int, last: int) -> bool:
         """Whether something of interest is written on one of these lines."""
-        at = bisect.bisect_left(self._hits, first)
-        return at < len(self._hits) and self._hits[at] <= last
+        return first in self._hit if first == last else _between(self._hits, first, last)
 
-    def mark(self, word: str) -> None:
-        """Makes every line with this word one of interest."""
+    @functools.cached_property
+    def _hit(self) -> FrozenSet[int]:
+        return frozenset(self._hits)
+
+    def mark(self, words: Iterable[str]) -> None:
+        """Makes every line with one of these words one of interest."""
         found = set(self._hits)
+        for word in words:
+            found.update(self.lines_with(word))
+        self._hits = self._with_callers(found)
+        self.__dict__.pop("_hit", None)
+
+    def lines_with(self, word: str) -> Iterator[int]:
+        """The lines on which a word begins, in order."""
         at = self.text.find(word)
         while at >= 0:
-            found.add(bisect.bisect_right(self.lines.starts, at))
+            yield bisect.bisect_right(self.lines.starts, at)
             at = self.text.find(word, at + len(word))
-        self._hits = self._with_callers(found)
 
     def place(self, node: Any) -> Place:
         """Where a node stands, in characters."""
@@ -417,38 +484,26 @@ class Source:
         return {name.strip() for names in found for name in names.split(",")}
 
     @functools.cached_property
+    def _identifiers(self) -> Mapping[str, int]:
+        """The words of the text, comments and all, and how often each is there."""
+        return collections.Counter(self.text.encode("utf-8", "replace").translate(_APART).decode().split())
+
+    @functools.cached_property
     def _hits(self) -> List[int]:
         words = set(METHODS)
         for name in self.tracked:
             words.add(name.rpartition(".")[2])
         words.update(_local_subclasses(self.tree, words))
         found: Set[int] = set()
-        text, starts = self.text, self.lines.starts
-        for word in words:
-            at = text.find(word)
-            while at >= 0:
-                found.add(bisect.bisect_right(starts, at))
-                at = text.find(word, at + len(word))
-        for word in (
-            "bfloat16",
-            "float16",
-            "torch.half",
-            "float32",
-            ".float()",
-            "Fire(",
-            "typer.run(",
-            ".prepare(",
-        ):
-            at = text.find(word)
-            while at >= 0:
-                found.add(bisect.bisect_right(starts, at))
-                at = text.find(word, at + len(word))
+        for word in (*words.intersection(self._identifiers), *_WORDS):
+            found.update(self.lines_with(word))
         return self._with_callers(found)
 
     def _with_callers(self, found: Set[int]) -> List[int]:
         """The lines, and those that call a function of this file in which one of them is; and so on."""
         functions = list(_functions(self.tree)) if found else []
         hits = sorted(found)
+        searched: Set[str] = set()
         while functions:
             left = []
             for function in functions:
@@ -456,11 +511,9 @@ class Source:
                 if at >= len(hits) or hits[at] > (function.end_lineno or 0):
                     left.append(function)
                     continue
-                word = f"{function.name}("
-                position = self.text.find(word)
-                while position >= 0:
-                    found.add(bisect.bisect_right(self.lines.starts, position))
-                    position = self.text.find(word, position + len(word))
+                if function.name not in searched and self._identifiers[function.name] > 1:
+                    found.update(self.lines_with(f"{function.name}("))
+                searched.add(function.name)
             if len(left) == len(functions):
                 break
             functions, hits = left, sorted(found)
@@ -477,30 +530,49 @@ class Lines:
     @functools.cached_property
     def starts(self) -> List[int]:
         """The offset at which each line begins."""
-        return [0, *(match.end() for match in re.finditer("\r\n|\r|\n", self.text))]
+        if "\r" in self.text:
+            return [0, *(match.end() for match in re.finditer("\r\n|\r|\n", self.text))]
+        lengths = map(len, self.text.split("\n"))
+        starts = itertools.accumulate(lengths, lambda start, length: start + length + 1, initial=0)
+        return list(starts)[:-1]
+
+    @functools.cached_property
+    def _wide(self) -> Set[int]:
+        """The lines on which a character may take several bytes."""
+        found = re.finditer("[^\x00-\x7f]", self.text)
+        return {bisect.bisect_right(self.starts, match.start()) for match in found}
 
     def column(self, line: int, offset: int) -> int:
         """The column, from 1, of an offset in bytes."""
-        if self._ascii or line > len(self.starts):
+        if self._ascii or line > len(self.starts) or line not in self._wide:
             return offset + 1
         start = self.starts[line - 1]
         end = self.starts[line] if line < len(self.starts) else len(self.text)
-        if self.text[start:end].isascii():
-            return offset + 1
         return len(self.text[start:end].encode("utf-8", "replace")[:offset].decode("utf-8", "ignore")) + 1
 
     def place(self, path: str, node: Any) -> Place:
         """The place of a node with a position."""
         line, end = node.lineno, node.end_lineno or node.lineno
         if self._ascii:
-            return self.located(Place(path, line, node.col_offset + 1, end, node.end_col_offset + 1))
+            return Place(path, line, node.col_offset + 1, end, node.end_col_offset + 1)
         column = self.column(line, node.col_offset)
         end_column = self.column(end, node.end_col_offset or node.col_offset)
-        return self.located(Place(path, line, column, end, end_column))
+        return Place(path, line, column, end, end_column)
 
     def located(self, place: Place) -> Place:
         """Where in its file that is which stands at this place of the text."""
         return place
+
+
+def may_matter(text: str) -> bool:
+    """Whether a file may have anything of interest in it, by its words: a look before the parse."""
+    return any(name in text for name in PACKAGES) or "bfloat16" in text
+
+
+def _between(lines: Sequence[int], first: int, last: int | None) -> bool:
+    """Whether one of these lines, in order, is between two."""
+    at = bisect.bisect_left(lines, first)
+    return at < len(lines) and lines[at] <= (last or first)
 
 
 def tracked(module: str) -> bool:
@@ -565,8 +637,7 @@ def calls(expression: ast.expr) -> Iterator[ast.Call]:
 def _imports(tree: ast.Module, source: Source) -> Iterator[Import]:
     """Every import of the file, functions and branches included."""
     stack: List[Tuple[ast.stmt, bool]] = [(statement, False) for statement in reversed(tree.body)]
-    if "import" not in source.text:
-        return
+    lines = list(source.lines_with("import"))
     while stack:
         node, guarded = stack.pop()
         kind = type(node)
@@ -581,7 +652,7 @@ def _imports(tree: ast.Module, source: Source) -> Iterator[Import]:
                 if alias.asname and tracked(module):
                     source.aliases.add(alias.asname)
                 yield Import(module, alias.name, _alias_place(source, node, alias), guarded)
-        elif kind in _WITH_BODY:
+        elif kind in _WITH_BODY and _between(lines, node.lineno, node.end_lineno):
             inside = guarded or kind in (ast.If, ast.Try)
             for field in ("finalbody", "orelse", "body"):
                 stack.extend((it, inside) for it in reversed(getattr(node, field, ())))

@@ -9,11 +9,33 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Sequence, Tuple, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 from llm_doctor.workload import data
 from llm_doctor.workload.data import UNKNOWN, Call, Launch, Place, Symbol, Value
-from llm_doctor.workload.source import CASTS, METHODS, Definition, Guards, Scope, Source, dotted, tracked
+from llm_doctor.workload.source import (
+    CASTS,
+    METHODS,
+    Definition,
+    Guard,
+    Guards,
+    Scope,
+    Source,
+    dotted,
+    tracked,
+)
 
 WORLD_LIMIT = 32
 """Ways through a script that are looked at for one story."""
@@ -54,11 +76,8 @@ class Frame:
         self.depth: int = caller.depth + 1 if caller else 0
         self.position: Tuple[int, ...] = (*caller.position, order) if caller else ()
         self.outermost: Frame = caller.outermost if caller else self
-
-    @property
-    def source(self) -> Source:
+        self.source: Source = scope.source
         """The file that it is in."""
-        return self.scope.source
 
 
 Neighbour = Callable[[Source, str, FrozenSet[str]], "Source | None"]
@@ -70,14 +89,32 @@ Entries = Callable[[Value], Mapping[str, Value]]
 """The entries of the configuration file that a value names; none where it is not at hand."""
 
 
-class Shared:
-    """Values, outcomes of tests and bindings, by node or name, frame and order."""
+class _Branch:
+    """What was worked out hangs on an open question: what it is for each answer that was come by."""
+
+    __slots__ = ("outcomes", "question")
+
+    def __init__(self, question: str) -> None:
+        self.question = question
+        self.outcomes: Dict[bool, Any] = {}
+
+
+Table = Dict[Any, Any]
+"""What was worked out by node or name, frame and order; a _Branch where an open question has a part in it."""
+_MISSING = object()
+
+
+class Memory:
+    """What was worked out, so that it is in every world that answers the same questions alike."""
 
     def __init__(self) -> None:
-        self.values: Dict[Tuple[int, int, int], Value] = {}
-        self.truths: Dict[Tuple[int, int, int], bool | None] = {}
-        self.found: Dict[Tuple[str, int, int], Tuple[Frame, Definition] | None] = {}
-        self.questions: Dict[Tuple[int, int, int], Tuple[bool, str]] = {}
+        self.values: Table = {}
+        self.truths: Table = {}
+        self.bindings: Table = {}
+        self.questions: Table = {}
+        self.guards: Table = {}
+        self.calls: Table = {}
+        self.roots: Table = {}
 
 
 class Script:
@@ -91,24 +128,27 @@ class Script:
         self.flags = launch.flags if launch else {}
         self.steps_left = STEP_LIMIT
         self.dumps: Dict[int, str] = {}
-        self.held: Dict[Tuple[int, int], bool] = {}
         self.defaults_of: Dict[int, Dict[str, Value]] = {}
-        self.shared: Shared = Shared()
-        """What no open question has a part in: it is the same in every world."""
+        self.constants: Dict[int, Value] = {}
+        self.memory = Memory()
+        self._memories: Dict[FrozenSet[Tuple[str, bool]], Memory] = {frozenset(): self.memory}
         self.nothing = Value(UNKNOWN, Place(source.path, 1))
         self._modules: Dict[str, Source | None] = {}
+        self._absent: set[Tuple[str, FrozenSet[str]]] = set()
         self._frames: Dict[Tuple[int, ...], Frame] = {}
         self.cautious = Cautious(self)
 
     def forget(self) -> None:
-        """Lets go of everything but what was found."""
-        for source in (self.source, *self._modules.values()):
-            if source is not None:
-                source.forget()
+        """Lets go of everything but what was found; other scripts may need the files of the project."""
+        self.source.forget()
         for frame in self._frames.values():
             frame.__dict__.clear()
         self.cautious.__dict__.clear()
         self.__dict__.clear()
+
+    def memory_of(self, given: Mapping[str, bool]) -> Memory:
+        """What the worlds share in which these questions come out like this."""
+        return self._memories.setdefault(frozenset(given.items()), Memory())
 
     def frame(self, scope: Scope) -> Frame:
         """The frame of a scope that nothing here calls."""
@@ -129,9 +169,11 @@ class Script:
         with `telling`, where none of these functions makes or trains a model."""
         if source is not self.source or tracked(name):
             return None
-        if self._modules.get(name) is None:
-            self._modules[name] = self._neighbour(source, name, telling)
-        return self._modules[name]
+        if self._modules.get(name) is None and (name, telling) not in self._absent:
+            found = self._modules[name] = self._neighbour(source, name, telling)
+            if found is None:
+                self._absent.add((name, telling))
+        return self._modules.get(name)
 
 
 class World:
@@ -147,35 +189,76 @@ class World:
         self._decided: Dict[str, bool] = {}
         self.taken: List[bool] = []
         self._depth = 0
-        self._own = Shared()
-        self._shared = script.shared if not self._given else Shared()
-        self._held: Dict[Tuple[int, int], bool] = script.held if not self._given else {}
-        self._asked = 0
-        """How often an open question has had a part in something; what it had none in is shared."""
+        self._memory = script.memory_of(self._given)
+        self._own = Memory()
+        """What only holds here and now: it hangs on something that is being worked out."""
+        self._trail: List[Tuple[str, bool] | None] = []
+        """The open questions that had a part in what is worked out, with their answers; None for what is only
+        known here and now."""
 
     # --- Conditions -----------------------------------------------------------------------------------
 
     def decide(self, key: str) -> bool:
         """How this world answers a question that nothing answers: yes at first."""
-        self._asked += 1
         if key not in self._decided:
             outcome = self._prefix[len(self.taken)] if len(self.taken) < len(self._prefix) else True
             self.taken.append(outcome)
             self._decided[key] = outcome
-        return self._decided[key]
+        outcome = self._decided[key]
+        self._trail.append((key, outcome))
+        return outcome
+
+    def recall(self, table: str, key: Any, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What this work comes to, which is done once for the same answers to open questions."""
+        known = getattr(self._memory, table)
+        found = known.get(key, _MISSING)
+        if type(found) is _Branch:
+            found = self._followed(found)
+        if found is not _MISSING:
+            return found
+        own = getattr(self._own, table)
+        if key in own:
+            self._trail.append(None)
+            return own[key]
+        before = len(self._trail)
+        outcome = work(*arguments)
+        self._remember(known, own, key, before, outcome)
+        return outcome
+
+    def _followed(self, branch: _Branch) -> Any:
+        """What is known for the answers that this world gives."""
+        found: Any = branch
+        while type(found) is _Branch:
+            found = found.outcomes.get(self.decide(found.question), _MISSING)
+        return found
+
+    def _remember(self, known: Table, own: Table, key: Any, before: int, outcome: Any) -> None:
+        if len(self._trail) == before:
+            known[key] = outcome
+            return
+        trail = self._trail[before:]
+        if None in trail:
+            own[key] = outcome
+            return
+        table, at = known, key
+        for question, answer in dict(trail).items():  # type: ignore[arg-type]
+            branch = table.get(at)
+            if type(branch) is not _Branch:
+                branch = table[at] = _Branch(question)
+            elif branch.question != question:
+                return
+            table, at = branch.outcomes, answer
+        table[at] = outcome
+
+    def given_answer(self, question: str) -> bool | None:
+        """How a question comes out whatever the options' defaults say; None where that is not given."""
+        return self._given.get(question)
 
     def holds(self, guards: Guards, frame: Frame, order: int = END) -> bool:
         """Whether everything around something comes out so that it runs."""
         if not guards:
             return True
-        key = (id(guards), id(frame))
-        if key not in self._held:
-            before = self._asked
-            held = self._hold(guards, frame, order)
-            if self._asked != before:
-                return held  # asked again, so that it is known to hang on an open question
-            self._held[key] = held
-        return self._held[key]
+        return bool(self.recall("guards", (id(guards), id(frame), order), self._hold, guards, frame, order))
 
     def _hold(self, guards: Guards, frame: Frame, order: int) -> bool:
         for test, outcome in guards:
@@ -219,19 +302,11 @@ class World:
     def _known_truth(self, test: ast.expr, frame: Frame, order: int) -> bool | None:
         if self._given and not isinstance(test, (ast.BoolOp, ast.Constant)):
             flipped, question = self._question(test, frame, order)
-            if question in self._given:
-                self._asked += 1
-                return self._given[question] != flipped
+            answer = self.given_answer(question)
+            if answer is not None:
+                return answer != flipped
         key = (id(test), id(frame), order)
-        if key in self._shared.truths:
-            return self._shared.truths[key]
-        if key in self._own.truths:
-            self._asked += 1
-            return self._own.truths[key]
-        before = self._asked
-        outcome = self._work_out(test, frame, order)
-        (self._shared if self._asked == before else self._own).truths[key] = outcome
-        return outcome
+        return self.recall("truths", key, self._work_out, test, frame, order)  # type: ignore[no-any-return]
 
     def _work_out(self, test: ast.expr, frame: Frame, order: int) -> bool | None:
         if isinstance(test, ast.BoolOp):
@@ -245,22 +320,14 @@ class World:
             return True if constant else None
         if isinstance(constant, Symbol):
             return True if _is_thing(constant) else None
-        if isinstance(constant, (Call, _Local, _Options, _Instance, _Parser, _Merged)):
+        if isinstance(constant, (Call, Local, _Options, Instance, _Parser, _Merged)):
             return True
         return bool(constant)
 
     def _question(self, test: ast.expr, frame: Frame, order: int) -> Tuple[bool, str]:
         """A test as a question that two branches share, and whether it is asked the other way round."""
         key = (id(test), id(frame), order)
-        if key in self._shared.questions:
-            return self._shared.questions[key]
-        if key in self._own.questions:
-            self._asked += 1
-            return self._own.questions[key]
-        before = self._asked
-        question = self._put(test, frame, order)
-        (self._shared if self._asked == before else self._own).questions[key] = question
-        return question
+        return self.recall("questions", key, self._put, test, frame, order)  # type: ignore[no-any-return]
 
     def _put(self, test: ast.expr, frame: Frame, order: int) -> Tuple[bool, str]:
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
@@ -279,7 +346,7 @@ class World:
     def _spelled(self, node: ast.AST, frame: Frame, order: int) -> str:
         """An expression as text in which every name says what it is bound to."""
         if isinstance(node, ast.Name):
-            found = self._find(node.id, frame, order)
+            found = self.find(node.id, frame, order)
             if found is None:
                 return node.id
             where, definition = found
@@ -306,18 +373,10 @@ class World:
 
     # --- Names ----------------------------------------------------------------------------------------
 
-    def _find(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
+    def find(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
         """The binding of a name that is seen before this statement, in this scope or around it."""
         key = (name, id(frame), order)
-        if key in self._shared.found:
-            return self._shared.found[key]
-        if key in self._own.found:
-            self._asked += 1
-            return self._own.found[key]
-        before = self._asked
-        found = self._look_for(name, frame, order)
-        (self._shared if self._asked == before else self._own).found[key] = found
-        return found
+        return self.recall("bindings", key, self._look_for, name, frame, order)  # type: ignore[no-any-return]
 
     def _look_for(self, name: str, frame: Frame, order: int) -> Tuple[Frame, Definition] | None:
         at: Frame | None = frame
@@ -335,10 +394,10 @@ class World:
                 if name in at.scope.parameters:
                     return None
             here = _called_from(at)
-            at = self._around(at)
+            at = self.around(at)
         return None
 
-    def _around(self, frame: Frame) -> Frame | None:
+    def around(self, frame: Frame) -> Frame | None:
         """The frame of the scope in which a frame's function is written."""
         parent = frame.scope.parent
         if parent is None:
@@ -348,26 +407,28 @@ class World:
             if caller.scope is parent:
                 return caller
             caller = caller.caller
-        return self._frame(parent)
+        return self.frame(parent)
 
-    def _frame(self, scope: Scope) -> Frame:
+    def frame(self, scope: Scope) -> Frame:
+        """The frame of a scope that nothing here calls."""
         return self.script.frame(scope)
 
     def _name(self, name: str, node: ast.expr, frame: Frame, order: int) -> Value:
-        found = self._find(name, frame, order)
+        found = self.find(name, frame, order)
         if found is not None:
             where, definition = found
-            value = self._definition(definition, where)
+            value = self.definition(definition, where)
             return self._changed(value, name, where, definition.order, order if where is frame else END)
         at: Frame | None = frame
         while at is not None:
             if name in at.scope.parameters:
                 value = self._parameter(name, at)
                 return self._changed(value, name, at, -1, order if at is frame else END)
-            at = self._around(at)
+            at = self.around(at)
         return self.unknown(node, frame)
 
-    def _definition(self, definition: Definition, frame: Frame) -> Value:
+    def definition(self, definition: Definition, frame: Frame) -> Value:
+        """What a binding in the scope of this frame is worth."""
         kind, node = definition.kind, definition.node
         if kind == "value":
             return self.value(node, frame, definition.order)
@@ -379,29 +440,30 @@ class World:
                     return item
             return self.unknown(node, frame)
         if kind == "import":
-            return self._imported(node, frame)
+            return self.imported(node, frame)
         if kind in ("function", "class"):
-            return Value(_Local(node), frame.source.place(node.node))
+            return Value(Local(node), frame.source.place(node.node))
         if kind == "augmented" and isinstance(node.op, (ast.Add, ast.BitOr)):
             return self.value(
                 ast.copy_location(ast.BinOp(node.target, node.op, node.value), node), frame, definition.order
             )
         return self.unknown(node, frame)
 
-    def _imported(self, qualified: str, frame: Frame) -> Value:
+    def imported(self, qualified: str, frame: Frame) -> Value:
+        """What an import stands for: something of another file of the project, else a Symbol."""
         place = Place(frame.source.path, 1)
         module, _, name = qualified.rpartition(".")
         if module and not tracked(qualified):
             other = self.script.module(frame.source, module)
             if other is not None:
-                at = self._frame(other.module)
-                bound = self._find(name, at, END)
+                at = self.frame(other.module)
+                bound = self.find(name, at, END)
                 if bound is not None:
-                    return self._definition(bound[1], bound[0])
+                    return self.definition(bound[1], bound[0])
         elif not module:
             other = self.script.module(frame.source, qualified)
             if other is not None:
-                return Value(_Local(other.module), place)
+                return Value(Local(other.module), place)
         return Value(Symbol(qualified.lstrip(".")), place)
 
     def _changed(self, value: Value, name: str, frame: Frame, after: int, before: int) -> Value:
@@ -440,13 +502,10 @@ class World:
         """Whether a function of the project that is handed a dict changes it."""
         call, argument = change.node
         function = self.value(call.func, frame, change.order).constant
-        if not isinstance(function, _Local) or function.scope.is_class:
+        if not isinstance(function, Local) or function.scope.is_class:
             return False
-        arguments = function.scope.index().node.args
-        names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
-        mine = {names[n] for n, it in enumerate(call.args) if it is argument and n < len(names)}
-        mine |= {it.arg for it in call.keywords if it.value is argument and it.arg}
-        return any(name in function.scope.changes for name in mine)
+        inside = function.scope.index()
+        return any(argument_of(call, inside.node.args, name) is argument for name in inside.changes)
 
     def _set_item(
         self, entries: Dict[Any, Value], target: ast.Subscript, assigned: ast.expr, frame: Frame, order: int
@@ -488,7 +547,6 @@ class World:
     def _parameter(self, name: str, frame: Frame) -> Value:
         node, call = frame.scope.node, frame.call
         arguments = node.args
-        names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
         everything = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         parameter = next((it for it in everything if it.arg == name), None)
         if frame.launched and parameter is not None:
@@ -499,22 +557,17 @@ class World:
                 if negated in self.script.flags:
                     return self.script.flags[negated]._replace(constant=False)
         if call is not None and frame.caller is not None:
-            for keyword in call.keywords:
-                if keyword.arg == name:
-                    return self.value(keyword.value, frame.caller, frame.order)
-            positional = names[1:] if names[:1] in (["self"], ["cls"]) else names
-            if name in positional and positional.index(name) < len(call.args):
-                given = call.args[positional.index(name)]
-                if not any(isinstance(it, ast.Starred) for it in call.args):
-                    return self.value(given, frame.caller, frame.order)
+            given = argument_of(call, arguments, name)
+            if given is not None:
+                return self.value(given, frame.caller, frame.order)
             if any(keyword.arg is None for keyword in call.keywords):
                 return self.unknown(node, frame)
         default = default_of(arguments, name)
         # A function that is called by ways that are not followed need not have its defaults.
-        elsewhere = call is None and not frame.launched and frame.source.text.count(node.name) > 1
+        elsewhere = call is None and not frame.launched and frame.scope.named_elsewhere
         if default is None or elsewhere:
             return self.unknown(parameter or node, frame)
-        value = self.value(default, self._around(frame) or frame, END)
+        value = self.value(default, self.around(frame) or frame, END)
         value = typer_default(value)
         if value.origin:
             return value
@@ -536,13 +589,21 @@ class World:
         """What an expression is worth where it stands."""
         kind = type(node)
         if kind is ast.Constant:
-            return Value(node.value, frame.source.place(node))  # type: ignore[attr-defined]
+            constant = self.script.constants.get(id(node))
+            if constant is None:
+                constant = Value(node.value, frame.source.place(node))  # type: ignore[attr-defined]
+                self.script.constants[id(node)] = constant
+            return constant
         key = (id(node), id(frame), order)
-        if key in self._shared.values:
-            return self._shared.values[key]
-        if key in self._own.values:
-            self._asked += 1
-            return self._own.values[key]
+        known, own = self._memory.values, self._own.values
+        found = known.get(key, _MISSING)
+        if type(found) is _Branch:
+            found = self._followed(found)
+        if found is not _MISSING:
+            return found  # type: ignore[no-any-return]
+        if key in own:
+            self._trail.append(None)
+            return own[key]  # type: ignore[no-any-return]
         self.script.steps_left -= 1
         if self._depth >= DEPTH_LIMIT or self.script.steps_left < 0:
             return self.unknown(node, frame)
@@ -550,19 +611,16 @@ class World:
         if handle is None:
             return self.unknown(node, frame)
         self._depth += 1
-        self._own.values[key] = self.script.nothing  # for a name that is defined by itself
-        before = self._asked
+        own[key] = self.script.nothing  # for a name that is defined by itself
+        before = len(self._trail)
         try:
             value: Value = handle(self, node, frame, order)
         except (ArithmeticError, TypeError, ValueError, KeyError, IndexError, MemoryError):
             value = self.unknown(node, frame)
         finally:
             self._depth -= 1
-        if self._asked == before:
-            del self._own.values[key]
-            self._shared.values[key] = value
-        else:
-            self._own.values[key] = value
+        del own[key]
+        self._remember(known, own, key, before, value)
         return value
 
     def _of_name(self, node: ast.Name, frame: Frame, order: int) -> Value:
@@ -571,20 +629,20 @@ class World:
     def _of_attribute(self, node: ast.Attribute, frame: Frame, order: int) -> Value:
         name = dotted(node)
         if name:
-            found = self._find(name, frame, order)
+            found = self.find(name, frame, order)
             if found is not None:
                 where, definition = found
-                value = self._definition(definition, where)
+                value = self.definition(definition, where)
                 return self._changed(value, name, where, definition.order, order if where is frame else END)
             if name.startswith("self."):
                 return self._of_self(name, node, frame)
         base = self.value(node.value, frame, order)
         constant = base.constant
-        if self._given and isinstance(constant, (_Options, _Instance)):
+        if self._given and isinstance(constant, (_Options, Instance)):
             question = self._spelled(node, frame, order)
-            if question in self._given:
-                self._asked += 1
-                return Value(self._given[question], frame.source.place(node))
+            answer = self.given_answer(question)
+            if answer is not None:
+                return Value(answer, frame.source.place(node))
         if isinstance(constant, Symbol):
             if constant == "sys" and node.attr == "argv":
                 return self._argv(frame.source.place(node))
@@ -597,14 +655,14 @@ class World:
             return self.unknown(node, frame)
         if isinstance(constant, _Options):
             return self._option(constant, node.attr, node, frame)
-        if isinstance(constant, _Instance):
+        if isinstance(constant, Instance):
             return self._field(constant, node.attr, node, frame)
         if isinstance(constant, Call):
             return constant.arguments.get(node.attr) or self.unknown(node, frame)
-        if isinstance(constant, _Local) and constant.scope.parent is None:  # a module of the project
-            bound = self._find(node.attr, self._frame(constant.scope), END)
+        if isinstance(constant, Local) and constant.scope.parent is None:  # a module of the project
+            bound = self.find(node.attr, self.frame(constant.scope), END)
             if bound is not None:
-                return self._definition(bound[1], bound[0])
+                return self.definition(bound[1], bound[0])
         if isinstance(constant, dict) and node.attr in constant:
             entry = constant[node.attr]
             return entry if isinstance(entry, Value) else self.unknown(node, frame)
@@ -617,7 +675,7 @@ class World:
         if isinstance(part, _Options):
             known = node.attr in part.source.options or node.attr in (part.flags or ())
             return self._option(part, node.attr, node, frame) if known else None
-        if isinstance(part, _Instance):
+        if isinstance(part, Instance):
             return self.fields(part).get(node.attr)
         return None
 
@@ -635,21 +693,17 @@ class World:
             scope = scope.parent
         if scope is None:
             return self.unknown(node, frame)
-        bound = [
-            (function, definition)
-            for function in scope.index().functions
-            for definition in function.index().names.get(name, ())
-        ]
-        if any(name in function.changes for function in scope.functions):
+        if name in scope.changed_attributes:
             return self.unknown(node, frame)
+        bound = scope.attributes.get(name, ())
         if len(bound) == 1:
             function, definition = bound[0]
-            at = self._frame(function)
+            at = self.frame(function)
             if self.holds(definition.guards, at, definition.order):
-                return self._definition(definition, at)
+                return self.definition(definition, at)
         attribute = scope.names.get(name.partition(".")[2])
         if len(bound) < 2 and attribute:
-            return self._definition(attribute[-1], self._frame(scope))
+            return self.definition(attribute[-1], self.frame(scope))
         return self.unknown(node, frame)
 
     def _of_subscript(self, node: ast.Subscript, frame: Frame, order: int) -> Value:
@@ -762,7 +816,7 @@ class World:
         ):
             return self.unknown(node, frame)
         for it in (one, other):
-            if isinstance(it, (_Local, _Options, _Instance, Call)) and one is not None and other is not None:
+            if isinstance(it, (Local, _Options, Instance, Call)) and one is not None and other is not None:
                 return self.unknown(node, frame)
         return Value(bool(compare(one, other)), left.place, left.key, left.origin)
 
@@ -805,7 +859,7 @@ class World:
 
     def _of_call(self, node: ast.Call, frame: Frame, order: int) -> Value:
         function = self.callee(node, frame, order).constant
-        if isinstance(function, _Local):
+        if isinstance(function, Local):
             return self._of_local_call(node, function.scope, frame, order)
         name = str(function) if isinstance(function, Symbol) else ""
         if not name and isinstance(node.func, ast.Name):
@@ -831,7 +885,7 @@ class World:
             if isinstance(base, Symbol) and isinstance(attribute, str):
                 inner = self.value(node.args[1], frame, order)
                 return Value(Symbol(f"{base}.{attribute}"), inner.place, inner.key, inner.origin)
-            if isinstance(attribute, str) and isinstance(base, (_Options, _Instance)):
+            if isinstance(attribute, str) and isinstance(base, (_Options, Instance)):
                 return self.value(
                     ast.copy_location(ast.Attribute(node.args[0], attribute, ast.Load()), node), frame, order
                 )
@@ -908,10 +962,7 @@ class World:
                 if named is not None and type(named.constant) is str:
                     entries = self.script.entries(named)
             return Value(
-                [
-                    Value(_Instance(it.constant, None, from_flags, from_file, entries), place)
-                    for it in classes
-                ],
+                [Value(Instance(it.constant, None, from_flags, from_file, entries), place) for it in classes],
                 place,
             )
         if method == "parse" and parser.name == "H4ArgumentParser":
@@ -921,7 +972,7 @@ class World:
     def _of_local_call(self, node: ast.Call, scope: Scope, frame: Frame, order: int) -> Value:
         if scope.is_class:
             return Value(
-                _Instance(_Local(scope), self.make_call(node, frame, order), False), frame.source.place(node)
+                Instance(Local(scope), self.make_call(node, frame, order), False), frame.source.place(node)
             )
         if frame.depth > 6 or not isinstance(scope.node, ast.FunctionDef):
             return self.unknown(node, frame)
@@ -943,6 +994,11 @@ class World:
                 return it.node, inside, it.order
         return None
 
+    def made_call(self, node: ast.Call, frame: Frame, order: int) -> Call:
+        """The same as make_call, once for the same answers."""
+        key = (id(node), id(frame), order)
+        return self.recall("calls", key, self.make_call, node, frame, order)  # type: ignore[no-any-return]
+
     def make_call(self, node: ast.Call, frame: Frame, order: int) -> Call:
         """A call with its arguments, `**` laid out.
 
@@ -950,7 +1006,7 @@ class World:
         function = self.callee(node, frame, order).constant
         if isinstance(function, Symbol):
             callee = str(function)
-        elif isinstance(function, _Local):
+        elif isinstance(function, Local):
             callee = base_of(self, function.scope)
         elif isinstance(node.func, ast.Attribute):
             callee = f".{node.func.attr}"
@@ -989,7 +1045,7 @@ class World:
             positional=tuple(map(_told, positional)),
             arguments={name: _told(value) for name, value in arguments.items()},
             open=unseen,
-            declares=self._declared(function.scope) if isinstance(function, _Local) else frozenset(),
+            declares=self._declared(function.scope) if isinstance(function, Local) else frozenset(),
             target=frame.scope.targets.get(id(node), ""),
         )
 
@@ -1071,11 +1127,11 @@ class World:
             flag = flags.get(name)
             return flag if flag is not None else self.unknown(node, frame)
         scope, order, call = specification
-        value = self._argparse(call, self._frame(scope), order, flags)
+        value = self._argparse(call, self.frame(scope), order, flags)
         set_default = options.source.defaults.get(name)
         if set_default is not None and value.origin.startswith("the default"):
             scope, order, default = set_default
-            value = self.value(default, self._frame(scope), order)
+            value = self.value(default, self.frame(scope), order)
             return value._replace(origin=f"set_defaults on line {value.place.line}")
         return value
 
@@ -1137,7 +1193,7 @@ class World:
                 return Value(UNKNOWN, word.place)
         return None
 
-    def _field(self, instance: _Instance, name: str, node: ast.expr, frame: Frame) -> Value:
+    def _field(self, instance: Instance, name: str, node: ast.expr, frame: Frame) -> Value:
         settings = self.fields(instance)
         if name in settings:
             return settings[name]
@@ -1149,10 +1205,10 @@ class World:
             return Value(default, frame.source.place(node), origin=f"TrainingArguments' default of {name}")
         return self.unknown(node, frame)
 
-    def fields(self, instance: _Instance) -> Dict[str, Value]:
+    def fields(self, instance: Instance) -> Dict[str, Value]:
         """What is known of a dataclass's fields: defaults, what it was called with, options of the launch."""
         found: Dict[str, Value] = {}
-        if isinstance(instance.of, _Local):
+        if isinstance(instance.of, Local):
             for scope in reversed(self._with_bases(instance.of.scope)):
                 found.update(self._defaults(scope))
         if instance.call is not None:
@@ -1167,7 +1223,7 @@ class World:
         if instance.from_flags:
             annotations = (
                 {k: v for it in self._with_bases(instance.of.scope) for k, v in _annotations(it).items()}
-                if isinstance(instance.of, _Local)
+                if isinstance(instance.of, Local)
                 else {}
             )
             mine = instance.is_training_arguments(self)
@@ -1185,8 +1241,8 @@ class World:
     def _with_bases(self, scope: Scope, depth: int = 0) -> List[Scope]:
         scopes = [scope]
         for base in scope.node.bases:
-            constant = self.value(base, self._frame(scope.parent), END).constant if scope.parent else None
-            if isinstance(constant, _Local) and constant.scope.is_class and depth < 5:
+            constant = self.value(base, self.frame(scope.parent), END).constant if scope.parent else None
+            if isinstance(constant, Local) and constant.scope.is_class and depth < 5:
                 scopes += self._with_bases(constant.scope, depth + 1)
         return scopes
 
@@ -1200,7 +1256,7 @@ class World:
     def work_out_defaults(self, scope: Scope) -> Dict[str, Value]:
         """The same, for the first time."""
         found = {}
-        frame = self._frame(scope)
+        frame = self.frame(scope)
         later = scope.index().function("__post_init__")
         changed_later = (
             {name[5:] for name in later.index().names if name.startswith("self.")} if later else ()
@@ -1278,7 +1334,7 @@ _TRAINING_DEFAULTS: Mapping[str, Any] = {
 """transformers/training_args.py, the same in 4.29 and 5.23."""
 
 
-class _Local:
+class Local:
     """A function, class or module of the project."""
 
     def __init__(self, scope: Scope) -> None:
@@ -1307,7 +1363,7 @@ class _Parser:
         self.node, self.frame, self.order, self.name = node, frame, order, name
 
 
-class _Instance:
+class Instance:
     """A dataclass that was made from the command line, or called."""
 
     def __init__(
@@ -1324,18 +1380,18 @@ class _Instance:
 
     def is_training_arguments(self, world: World) -> bool:
         """Whether it is TrainingArguments or made from them."""
-        name = base_of(world, self.of.scope) if isinstance(self.of, _Local) else str(self.of)
+        name = base_of(world, self.of.scope) if isinstance(self.of, Local) else str(self.of)
         return is_training_arguments(name)
 
 
 def _told(value: Value) -> Value:
     """A value as the rest of the doctor may see it."""
-    if isinstance(value.constant, _Instance) and value.constant.call is not None:
+    if isinstance(value.constant, Instance) and value.constant.call is not None:
         return value._replace(constant=value.constant.call)
     return value._replace(constant=UNKNOWN) if isinstance(value.constant, _INTERNAL) else value
 
 
-_INTERNAL = (_Local, _Options, _Parser, _Instance, _Merged)
+_INTERNAL = (Local, _Options, _Parser, Instance, _Merged)
 
 
 def is_training_arguments(name: str) -> bool:
@@ -1352,8 +1408,8 @@ _OTHER_TRL = frozenset({"ModelConfig", "PPOConfig", "ScriptConfig", "JudgeConfig
 def base_of(world: World, scope: Scope, depth: int = 0) -> str:
     """The qualified name of the library class that a class of the project is made from; else its own."""
     for base in scope.node.bases if scope.is_class else ():
-        constant = world.value(base, world._frame(scope.parent), END).constant if scope.parent else None
-        if isinstance(constant, _Local) and constant.scope.is_class and depth < 5:
+        constant = world.value(base, world.frame(scope.parent), END).constant if scope.parent else None
+        if isinstance(constant, Local) and constant.scope.is_class and depth < 5:
             name = base_of(world, constant.scope, depth + 1)
             if tracked(name):
                 return name
@@ -1365,15 +1421,41 @@ def base_of(world: World, scope: Scope, depth: int = 0) -> str:
     return scope.name
 
 
+class _Way(NamedTuple):
+    """What is taken to have come out so that something runs, and what was worked out on the way."""
+
+    by_default: bool
+    """Whether the options' defaults lead there."""
+    given: Dict[str, bool]
+    own: Memory
+    memory: Memory
+
+
 class Cautious(World):
     """Sees what holds in every world: what hangs on an open question is unknown."""
 
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self._ways: Dict[Tuple[int, Guards], _Way] = {}
+        """By frame and guards."""
+
     def decide(self, key: str) -> bool:
         """Raises _Open unless it is given."""
-        self._asked += 1
-        if key in self._given:
-            return self._given[key]
-        raise _Open
+        answer = self.given_answer(key)
+        if answer is None:
+            self._trail.append(None)
+            raise _Open
+        return answer
+
+    def given_answer(self, question: str) -> bool | None:
+        """How a question comes out on the way to the call that is looked at."""
+        answer = self._given.get(question)
+        if answer is not None:
+            self._trail.append(None)
+        return answer
+
+    def _followed(self, branch: _Branch) -> Any:
+        return _MISSING
 
     def value(self, node: ast.expr, frame: Frame, order: int) -> Value:
         """What an expression is worth whatever the open questions are."""
@@ -1382,33 +1464,37 @@ class Cautious(World):
         except _Open:
             value = self.unknown(node, frame)
             self._own.values[(id(node), id(frame), order)] = value
-            self._asked += 1
+            self._trail.append(None)
             return value
 
     def reaches(self, frame: Frame, guards: Guards) -> bool:
         """Takes it that something runs from here on; False where that is not what the options' defaults do.
 
         What has to be given for it, `given` tells."""
-        levels = [(frame, guards)] if guards else []
-        at = frame
-        while at.caller is not None:
-            if at.guards:
-                levels.append((at.caller, at.guards))
-            at = at.caller
-        if not levels and not self._given:
-            return True
-        self._given.clear()
-        self._own = Shared()
-        self._shared = self.script.shared
-        self._held = self.script.held
-        by_default = True
-        for where, conditions in reversed(levels):
-            for test, outcome in conditions:
-                if test is None:
-                    by_default = by_default and outcome
-                elif not self._take(test, outcome, where):
-                    by_default = False
+        way = self._way(frame, guards)
+        by_default, self._given, self._own, self._memory = way
         return by_default
+
+    def _way(self, frame: Frame, guards: Guards) -> _Way:
+        if not guards:
+            if frame.caller is not None:
+                return self._way(frame.caller, frame.guards)
+            return self._ways.setdefault((id(frame), ()), _Way(True, {}, Memory(), self.script.memory))
+        known = len(guards)
+        while known and (id(frame), guards[:known]) not in self._ways:
+            known -= 1
+        way = self._ways[id(frame), guards[:known]] if known else self._way(frame, ())
+        for number in range(known, len(guards)):
+            way = self._ways[id(frame), guards[: number + 1]] = self._further(way, guards[number], frame)
+        return way
+
+    def _further(self, way: _Way, guard: Guard, frame: Frame) -> _Way:
+        if guard.test is None:
+            return way._replace(by_default=way.by_default and guard.outcome)
+        self._given, self._own, self._memory = dict(way.given), Memory(), way.memory
+        by_default = self._take(guard.test, guard.outcome, frame) and way.by_default
+        own = way.own if self._given == way.given else Memory()
+        return _Way(by_default, self._given, own, self._memory)
 
     @property
     def given(self) -> Dict[str, bool]:
@@ -1437,9 +1523,8 @@ class Cautious(World):
             return True
         self._given[key] = outcome != flipped
         if known is not None:
-            self._own = Shared()
-            self._shared = Shared()  # what the defaults make of it does not hold here
-            self._held = {}
+            self._own = Memory()
+            self._memory = Memory()  # what the defaults make of it does not hold here
         return known is None
 
 
@@ -1514,6 +1599,20 @@ def _of_type(value: Value, kind: ast.expr | None) -> Value:
     if name in ("str", "Path", "int", "float") or "bool" in name.lower():
         return typed(value, name)
     return value._replace(constant=UNKNOWN)
+
+
+def argument_of(call: ast.Call, arguments: ast.arguments, name: str) -> ast.expr | None:
+    """What a call of a local function gives for one of its parameters; None where that cannot be told."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value
+    names = [it.arg for it in (*arguments.posonlyargs, *arguments.args)]
+    if names[:1] in (["self"], ["cls"]):
+        del names[0]
+    if name not in names or any(isinstance(it, ast.Starred) for it in call.args):
+        return None
+    number = names.index(name)
+    return call.args[number] if number < len(call.args) else None
 
 
 def default_of(arguments: ast.arguments, name: str) -> ast.expr | None:
