@@ -106,6 +106,8 @@ class _Reader:
         self._trainings: List[Training] = []
         self._problems: List[Problem] = []
         self._ignored: Dict[str, Mapping[int, FrozenSet[str]]] = {}
+        self._order: Dict[str, int] = {}
+        """When each file was come by: problems are told in that order."""
         self._python: Dict[str, bool] = {}
         """Python files, and whether somebody named them."""
         self._ahead: Dict[str, bytes] = {}
@@ -137,6 +139,7 @@ class _Reader:
     def _read_file(self, path: str, named: bool) -> None:
         if path in self.files:
             return
+        self._order.setdefault(path, len(self._order))
         kind = _KINDS.get(os.path.splitext(path)[1].lower())
         base = os.path.basename(path)
         if kind == "requirements" or base in ("environment.yaml", "environment.yml"):
@@ -374,7 +377,7 @@ class _Reader:
             scripts=scripts,
             configs=tuple(self._configs.values()),
             trainings=tuple(with_deepspeed.values()),
-            problems=tuple(self._problems),
+            problems=tuple(sorted(self._problems, key=lambda it: self._order.get(it.path, len(self._order)))),
             ignored=self._ignored,
         )
 
