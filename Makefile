@@ -32,6 +32,7 @@ test-gpu: $(VENV)/.test  ## every trial on every GPU of this machine (LLM_DOCTOR
 
 bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=COMMAND --write", SCRIPTS=FOLDER)
 	$(BIN)/python docs/scan.py $(SCRIPTS)
+	$(BIN)/python docs/logs.py
 	$(BIN)/python docs/bench.py $(BENCH)
 
 measure: $(VENV)/.test  ## what the trials measure on this machine's devices, into docs/measured.md

@@ -21,6 +21,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     proven,
+    remedy,
     sick,
 )
 from llm_doctor.model import (
@@ -89,28 +90,168 @@ class Bf16Unsupported(Check):
     symptoms = (
         Symptom(
             pattern=r"Your setup doesn't support bf16",
-            example="ValueError: Your setup doesn't support bf16/gpu. You need torch>=1.10, using Ampere GPU",
+            example="ValueError: Your setup doesn't support bf16/gpu. You need torch>=1.10, "
+            "using Ampere GPU with cuda>=11.0",
             counter_example="ValueError: bf16 and fp16 cannot both be True",
+            cause="transformers refuses bf16: the GPU is older than Ampere, or torch sees none",
         ),
         Symptom(
-            pattern=r"Bfloat16 is only supported on GPUs with compute capability of at least 8",
+            pattern=r"can only be used on CUDA(?:, XPU \(with IPEX\)|, XPU)?(?:, NPU)? or CPU/TPU",
+            example="ValueError: BF16 Mixed precision training with AMP (`--bf16`) and BF16 half "
+            "precision evaluation (`--bf16_full_eval`) can only be used on CUDA or "
+            "CPU/TPU/NeuronCore devices.",
+            counter_example="BF16 training on CUDA",
+            cause="transformers refuses bf16 on this device",
+        ),
+        Symptom(
+            pattern=r"requires Ampere or a newer GPU arch",
+            example="ValueError: --tf32 requires Ampere or a newer GPU arch, cuda>=11 and torch>=1.7",
+            counter_example="requires a newer GPU driver",
+            cause="tf32 is asked for, and the GPU is older than Ampere",
+            fixes=(
+                remedy("train without it", "TrainingArguments(tf32=False)", "edit"),
+                remedy("where torch sees no GPU at all, see to that first", "nvidia-smi"),
+            ),
+        ),
+        Symptom(
+            pattern=r"bf16 mixed precision requires PyTorch >= 1\.10",
+            example="ValueError: bf16 mixed precision requires PyTorch >= 1.10 and a supported device.",
+            counter_example="fp16 mixed precision requires PyTorch >= 1.6",
+            cause="accelerate refuses bf16: the GPU is older than Ampere, or torch sees none",
+        ),
+        Symptom(
+            pattern=r"Bfloat16 is only supported on GPUs with compute capability of at least "
+            r"(?P<least>\d+(?:\.\d)?)\.? Your (?P<gpu>[^\n]{3,60}?) GPU has compute "
+            r"capability (?P<has>\d+\.\d)",
+            example="ValueError: Bfloat16 is only supported on GPUs with compute capability of "
+            "at least 8.0. Your Tesla V100-SXM2-32GB GPU has compute capability 7.0.",
+            counter_example="compute capability 8.0",
+            cause="The {gpu} has no bfloat16: its compute capability is {has}, and it takes {least}",
+        ),
+        Symptom(
+            pattern=r"[Bb]float16 is only supported on (?:GPUs|gpus) with compute capability",
             example="ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.",
             counter_example="compute capability 8.0",
         ),
         Symptom(
-            pattern=r"Type bf16 is not supported on your device",
-            example="ValueError: Type bf16 is not supported on your device.",
-            counter_example="Type int4 is not supported",
+            pattern=r"[Bb](?:float)?16 is (?:only|not) supported on (?:Ampere|A100|this|your|MPS|"
+            r"current|SM)",
+            example="RuntimeError: bfloat16 is only supported on Ampere GPUs or newer",
+            counter_example="bf16 is supported on this device",
+            cause="bfloat16 does not work on this device",
         ),
         Symptom(
-            pattern=r"Current CUDA Device does not support bfloat16",
-            example="RuntimeError: Current CUDA Device does not support bfloat16. Please switch",
+            pattern=r"Type (?P<dtype>bf16|fp16) is not supported\b",
+            example="ValueError: Type bf16 is not supported on your device.",
+            counter_example="Type int4 is not supported",
+            cause="DeepSpeed refuses {dtype}: the GPU is too old for it, or DeepSpeed sees none",
+        ),
+        Symptom(
+            pattern=r"(?:Current|current) (?:CUDA )?[Dd]evice does ?n.?o?t support (?:bfloat16|"
+            r"bf16)",
+            example="RuntimeError: Current CUDA Device does not support bfloat16. Please switch "
+            "dtype to float16.",
             counter_example="CUDA device does not support peer access",
         ),
         Symptom(
-            pattern=r"CUBLAS_STATUS_(NOT_SUPPORTED|ARCH_MISMATCH).*CUDA_R_16BF",
+            pattern=r"CUBLAS_STATUS_(?:NOT_SUPPORTED|ARCH_MISMATCH|EXECUTION_FAILED|"
+            r"INVALID_VALUE)[^\n]{0,400}CUDA_R_16BF",
             example="CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx(a, CUDA_R_16BF`",
             counter_example="CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+            cause="cuBLAS cannot multiply in bfloat16 on this GPU",
+        ),
+        Symptom(
+            pattern=r"bf16 is only supported on A100",
+            example="    bf16 is only supported on A100+ GPUs",
+            counter_example="bf16 is supported on this GPU",
+            cause="xformers has no bfloat16 attention for this GPU",
+        ),
+        Symptom(
+            pattern=r"requires device with capability >=? \((?P<least>[\d,\x20]{3,6})\) but your "
+            r"GPU has capability \((?P<has>[\d,\x20]{3,6})\)",
+            example="    requires device with capability > (8, 0) but your GPU has capability "
+            "(7, 0) (too old)",
+            counter_example="requires device with capability <= (9, 0) but your GPU has capability "
+            "(12, 0) (too new)",
+            cause="xformers' attention takes compute capability {least}, and the GPU has {has}",
+        ),
+        Symptom(
+            pattern=r"No operator found for "
+            r"`memory_efficient_attention[^\n]{0,60}(?:\n[^\n]{0,200}){1,7}?(?:requires "
+            r"device with capability >=? \([\d,\x20]{3,6}\)|bf16 is only supported on "
+            r"A100)",
+            example="NotImplementedError: No operator found for "
+            "`memory_efficient_attention_forward` with inputs:\n     query       : "
+            "shape=(1, 4, 32, 128) (torch.bfloat16)\n`flshattF@v2.3.6` is not supported "
+            "because:\n    requires device with capability > (8, 0) but your GPU has "
+            "capability (7, 0) (too old)",
+            counter_example="NotImplementedError: No operator found for "
+            "`memory_efficient_attention_forward` with inputs:\n     query       : "
+            "shape=(1, 4, 32, 128)\n    xFormers wasn't build with CUDA support",
+            cause="xformers has no attention kernel for this GPU, which is older than Ampere, in this dtype",
+        ),
+        Symptom(
+            pattern=r"Feature `(?P<feature>\.bf16(?:x2)?|cvt with \.(?:f32\.)?bf16|"
+            r"\.bf16\.bf16\S{0,20}|cvt\.bf16\.f32)` requires \.target "
+            r"sm_(?P<least>\d{2,3})",
+            example="ptxas /tmp/x.ptx, line 23; error   : Feature '.bf16' requires .target sm_80 or higher",
+            counter_example="Feature '.f16' requires .target sm_53 or higher",
+            cause="A Triton kernel uses bfloat16, which takes sm_{least} or later",
+        ),
+        Symptom(
+            pattern=r"Feature `[^`\n]{3,60}` requires \.target sm_(?P<least>8\d) or higher",
+            example="error   : Feature 'cp.async' requires .target sm_80 or higher",
+            counter_example="Feature '.f16' requires .target sm_53 or higher",
+            cause="A kernel uses what takes sm_{least} or later, and the GPU is older",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"(?:Cannot use BFloat16 with this NCCL|Unconvertible NCCL type BFloat16|not "
+            r"supported for NCCL process group: BFloat16)",
+            example="RuntimeError: Input tensor data type is not supported for NCCL process group: BFloat16",
+            counter_example="NCCL version 2.18.1",
+            cause="This torch's NCCL cannot send bfloat16",
+            fixes=(
+                remedy("use a torch whose NCCL is 2.10 or later", "pip install --upgrade torch"),
+                remedy("float16", "TrainingArguments(fp16=True, bf16=False)", "edit"),
+            ),
+        ),
+        Symptom(
+            pattern=r"BFloat16 is not supported on MPS",
+            example="TypeError: BFloat16 is not supported on MPS",
+            counter_example="MPS backend is available",
+            cause="This torch, or this macOS, has no bfloat16 on Apple's GPU",
+        ),
+        Symptom(
+            pattern=r"bf16 precision was requested but not available",
+            example="RuntimeError: bf16 precision was requested but not available on this "
+            "hardware. Please use fp32 precision instead.",
+            counter_example="bf16 precision was requested",
+            cause="torchtune refuses bf16 on this device",
+        ),
+        Symptom(
+            pattern=r"bf16 requested, but AMP is not supported on this GPU",
+            example="ValueError: bf16 requested, but AMP is not supported on this GPU. Requires "
+            "Ampere series or above.",
+            counter_example="bf16 requested",
+            cause="axolotl refuses bf16: the GPU is older than Ampere",
+        ),
+        Symptom(
+            pattern=r"FlashAttention on Volta \S{0,8} ?only supports FP16",
+            example="RuntimeError: FlashAttention on Volta (V100) only supports FP16, not BF16.",
+            counter_example="FlashAttention on Ampere/Ada cards only supports fp16 and bf16 data type",
+            cause="FlashAttention has no bfloat16 on a V100",
+        ),
+    )
+    remedies = (
+        remedy("train or run in float16", "TrainingArguments(fp16=True, bf16=False)", "edit"),
+        remedy("vLLM", "vllm serve MODEL --dtype half"),
+        remedy("DeepSpeed", '"fp16": {{"enabled": true}}, "bf16": {{"enabled": false}}', "config"),
+        remedy("accelerate", "accelerate launch --mixed_precision fp16 train.py"),
+        remedy(
+            "the GPU is an Ampere or newer? then torch does not see it",
+            'python -c "import torch; print(torch.version.cuda, torch.cuda.is_available(), '
+            'torch.cuda.is_bf16_supported())"',
         ),
     )
 

@@ -20,6 +20,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
     symptom_shown,
 )
@@ -108,35 +109,90 @@ class CacheDirTooSmall(Check):
     url = "https://github.com/huggingface/huggingface_hub/issues/2742"
     symptoms = (
         Symptom(
-            pattern=r"No space left on device",
-            example="OSError: [Errno 28] No space left on device",
-            counter_example="OSError: [Errno 2] No such file or directory",
+            pattern=r"No space left on device: `(?P<path>(?!/dev/shm)[/~][^'\"\n]{1,200})",
+            example="OSError: [Errno 28] No space left on device: '/root/.cache/huggingface/hub/tmp'",
+            counter_example="failed to extend /dev/shm/nccl-WU88OE, error: No space left on device (28)",
+            cause="The disk of {path} is full",
         ),
         Symptom(
-            pattern=r"Disk quota exceeded",
+            pattern=r"(?:^|\n)(?![^\n]{0,300}(?:NCCL|/dev/shm|posix_fallocate|SemLock))[^\n]{0,400}No"
+            r" space left on device"
+            r"(?!\s*\(28\))(?!\s*\(os error 28\))",
+            example="OSError: [Errno 28] No space left on device",
+            counter_example="unable to write to file </torch_1_2>: No space left on device (28)",
+            cause="A disk is full: downloads and data sets go to ~/.cache/huggingface, and temporary"
+            " files to /tmp, unless told otherwise",
+        ),
+        Symptom(
+            pattern=r"No space left on device \(os error 28\)",
+            example="RuntimeError: Data processing error: I/O error: No space left on device (os error 28)",
+            counter_example="unable to write to file </torch_1_2>: No space left on device (28)",
+            cause="A disk is full, most likely that of the Hub's cache",
+        ),
+        Symptom(
+            pattern=r"Disk quota exceeded(?:: `(?P<path>[^'\"\n]{2,200}))?",
             example="OSError: [Errno 122] Disk quota exceeded: '~/.cache/huggingface/hub/blob.incomplete'",
             counter_example="429 Client Error: quota exceeded for url",
+            cause="The quota of this user is used up: downloads go to the home folder unless told otherwise",
+        ),
+        Symptom(
+            pattern=r"Not enough free disk space to download the file\. The expected file size is:"
+            r" (?P<size>[\d.]{1,12}) MB\. The target location"
+            r" (?P<folder>[^\n]{1,200}?) only has (?P<free>[\d.]{1,12}) MB",
+            example="UserWarning: Not enough free disk space to download the file. The expected file size"
+            " is: 9976.58 MB. The target"
+            " location /root/.cache/huggingface/hub only has 1404.46 MB free disk space.",
+            counter_example="Not enough disk bandwidth",
+            standing="hint",
+            cause="A file of {size} MB is downloaded to {folder}, which has {free} MB left",
         ),
         Symptom(
             pattern=r"Not enough free disk space to download the file",
             example="UserWarning: Not enough free disk space to download the file. The expected",
             counter_example="Not enough disk bandwidth",
+            standing="hint",
         ),
         Symptom(
-            pattern=r"\[Errno 13\] Permission denied",
-            example="PermissionError: [Errno 13] Permission denied: '/.cache/huggingface'",
-            counter_example="403 Client Error: permission denied for this repository",
+            pattern=r"Not enough disk space\. Needed: (?P<needed>[^\n(]{2,40})",
+            example="OSError: Not enough disk space. Needed: 12.68 GiB (download: 3.25 GiB, generated:"
+            " 9.43 GiB)",
+            counter_example="disk space is enough",
+            cause="datasets needs {needed} for this data set, and its cache has less",
+            fixes=(
+                remedy("move the cache to a larger disk", "HF_DATASETS_CACHE=/data/datasets", "environment"),
+            ),
         ),
         Symptom(
-            pattern=r"\[Errno (30|37|95)\]|\[Errno \d+\].*/\.llm-doctor-",  # the latter: wherever we tried
-            example="OSError: [Errno 30] Read-only file system: '/opt/models'",
+            pattern=r"There is not enough space on the disk",
+            example="OSError: [WinError 112] There is not enough space on the disk",
+            counter_example="there is enough space on the disk",
+            cause="The disk is full",
+        ),
+        Symptom(
+            pattern=r"(?:Could not install packages due to an OSError|ERROR)[^\n]{0,40}\[Errno (?:28|122)\]",
+            example="ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            counter_example="ERROR: Could not install packages due to an OSError: [Errno 13] Permission"
+            " denied",
+            cause="The disk that pip unpacks to (the environment, or TMPDIR) is full",
+            fixes=(
+                remedy(
+                    "let it unpack elsewhere, and keep no cache",
+                    "TMPDIR=/data/tmp pip install --no-cache-dir PACKAGE",
+                ),
+                remedy("empty its cache", "pip cache purge"),
+            ),
+        ),
+        Symptom(
+            pattern=r"\[Errno \d{1,3}\][^\n]{0,300}/\.llm-doctor-",  # wherever we tried ourselves
+            example="PermissionError: [Errno 13] Permission denied: '/root/.cache/.llm-doctor-a1b2'",
             counter_example="OSError: [Errno 2] No such file or directory",
         ),
-        Symptom(
-            pattern=r"There was a problem when trying to write in your cache folder",
-            example="There was a problem when trying to write in your cache folder (/.cache).",
-            counter_example="the cache folder is written to by another process",
-        ),
+    )
+    remedies = (
+        remedy("see which disk is full", "df -h ~/.cache /tmp ."),
+        remedy("move the cache to a larger disk", "HF_HOME=/data/hf", "environment"),
+        remedy("throw out what is not used", "hf cache ls; hf cache prune"),
+        remedy("and temporary files, too", "TMPDIR=/data/tmp", "environment"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
@@ -513,8 +569,13 @@ def _examples() -> Iterator[Example]:
         "a folder that may not be written",
         case_of(cache(200, "HF_HOME", "/opt", writable=False, exists=True), node),
         "error: downloads go to /opt/huggingface/hub (HF_HOME), which this user cannot write:"
-        " PermissionError: [Errno 13] Permission denied",
-        trials=(tried("PermissionError: [Errno 13] Permission denied", fixed=True),),
+        " PermissionError: [Errno 13] Permission denied: '/opt/huggingface'",
+        trials=(
+            tried(
+                "PermissionError: [Errno 13] Permission denied: '/opt/huggingface/.llm-doctor-a1b2'",
+                fixed=True,
+            ),
+        ),
     )
     yield sick(
         "no inodes",

@@ -19,6 +19,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     in_every_story,
+    remedy,
     sick,
 )
 from llm_doctor.model import Finding, Fix, Model, Severity, TrialResult
@@ -75,17 +76,93 @@ class CheckpointDirTooSmall(Check):
     url = "https://huggingface.co/docs/transformers/deepspeed"
     symptoms = (
         Symptom(
-            pattern=r"PytorchStreamWriter failed writing file|unexpected pos \d+ vs \d+",
+            pattern=r"PytorchStreamWriter failed writing file (?P<file>[\w./-]{1,100}): file write failed",
             example="RuntimeError: [enforce fail at inline_container.cc:471] . PytorchStreamWriter failed"
-            " writing file data/12: file write failed",
+            " writing file"
+            " data/12: file write failed",
             counter_example="RuntimeError: PytorchStreamReader failed reading zip archive",
+            cause="A checkpoint could not be written to its end (at {file}): the disk is full, or the"
+            " quota used up",
         ),
         Symptom(
-            pattern=r"SafetensorError: .*No space left on device",
+            pattern=r"PytorchStreamWriter failed",
+            example="RuntimeError: [enforce fail at inline_container.cc:471] . PytorchStreamWriter failed",
+            counter_example="RuntimeError: PytorchStreamReader failed reading zip archive",
+            cause="A checkpoint could not be written to its end: the disk is full, or the quota used up",
+        ),
+        Symptom(
+            pattern=r"write\(\): fd \d{1,6} failed with (?P<why>No space left on device|Input/output"
+            r" error|Disk quota exceeded|File too large)",
+            example="RuntimeError: write(): fd 29 failed with No space left on device",
+            counter_example="read(): fd 29 failed",
+            cause="A checkpoint could not be written to its end: {why}",
+        ),
+        Symptom(
+            pattern=r"basic_ios::clear: iostream error",
+            example="RuntimeError: basic_ios::clear: iostream error",
+            counter_example="iostream was opened",
+            sure="likely",
+            cause="A checkpoint could not be written to its end: the disk is full, or the quota used up",
+        ),
+        Symptom(
+            pattern=r"inline_container\.cc:\d{2,5}\][ .]{0,3}unexpected pos (?P<at>\d{1,15}) vs"
+            r" (?P<wanted>\d{1,15})",
+            example="RuntimeError: [enforce fail at inline_container.cc:337] . unexpected pos 325760 vs"
+            " 325652",
+            counter_example="RuntimeError: [enforce fail at alloc_cpu.cpp:75]",
+            standing="aftermath",
+            cause="A checkpoint could not be written to its end: the disk is full, or the quota used up",
+        ),
+        Symptom(
+            pattern=r"unexpected pos \d{1,15} vs \d{1,15}",
+            example="RuntimeError: unexpected pos 325760 vs 325652",
+            counter_example="unexpected position",
+            standing="aftermath",
+            cause="A checkpoint could not be written to its end: the disk is full, or the quota used up",
+        ),
+        Symptom(
+            pattern=r"SafetensorError: [^\n]{0,160}(?:No space left on"
+            r" device|StorageFull|QuotaExceeded|Disk quota exceeded)",
             example="safetensors_rust.SafetensorError: Error while serializing: IoError(Os { code: 28, kind:"
             ' StorageFull, message: "No space left on device" })',
             counter_example="SafetensorError: Error while deserializing header: HeaderTooLarge",
+            cause="A checkpoint could not be written to its end: the disk is full, or the quota used up",
         ),
+        Symptom(
+            pattern=r"Error while serializing: I/?[oO] ?[eE]rror",
+            example="safetensors_rust.SafetensorError: Error while serializing: I/O error: Invalid"
+            " argument (os error 22)",
+            counter_example="SafetensorError: Error while deserializing header: HeaderTooLarge",
+            cause="A checkpoint could not be written: the disk is full, or its file system refuses what"
+            " is asked",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"(?:torch/serialization\.py|_save_checkpoint|save_pretrained|save_checkpoint"
+            r"|_save_optimizer_and_scheduler|torch\.save\(|save_state)"
+            r"[\s\S]{0,600}?(?:\[Errno 28\] )?No space left on device(?! \(28\))",
+            example='  File "/env/lib/python3.10/site-packages/transformers/trainer.py", line 2300, in'
+            " _save_checkpoint\n"
+            "    self.save_model(output_dir)\nOSError: [Errno 28] No space left on device",
+            counter_example='  File "/env/lib/python3.10/site-packages/huggingface_hub/file_download.py",'
+            " line 544, in http_get\n"
+            "OSError: [Errno 28] No space left on device",
+            cause="A checkpoint could not be written: the disk is full",
+        ),
+        Symptom(
+            pattern=r"Parent directory (?P<folder>[^\n]{1,200}) does not exist",
+            example="RuntimeError: Parent directory /data/out/checkpoint-100 does not exist.",
+            counter_example="Parent directory exists",
+            sure="likely",
+            cause="A checkpoint is to be written into a folder that is not there: {folder}",
+            fixes=(remedy("make it before the save", 'os.makedirs("{folder}", exist_ok=True)', "edit"),),
+        ),
+    )
+    remedies = (
+        remedy("see which disk is full", "df -h OUTPUT_DIR"),
+        remedy("keep fewer checkpoints", "--save_total_limit 1"),
+        remedy("leave the optimizer's state out, if nothing is to be resumed", "--save_only_model"),
+        remedy("write to a larger disk", "--output_dir /data/out"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

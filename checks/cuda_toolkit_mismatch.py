@@ -22,6 +22,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     reproduced,
     sick,
     symptom_shown,
@@ -107,23 +108,100 @@ class CudaToolkitMismatch(Check):
     url = "https://github.com/deepspeedai/DeepSpeed/issues/2055"
     symptoms = (
         Symptom(
-            pattern=r"Installed CUDA version \S+ does not match the version torch was compiled with"
-            r"(?!.*accepting this combination)",
-            example="DeepSpeed Op Builder: Installed CUDA version 12.2 does not match the version torch "
-            "was compiled with 11.7, unable to compile cuda/cpp extensions",
-            counter_example="Installed CUDA version 11.8 does not match the version torch was compiled "
-            "with 11.7 but since the APIs are compatible, accepting this combination",
+            pattern=r"Installed CUDA version (?P<toolkit>[\d.]+) does not match the version "
+            r"torch was compiled with (?P<built>\d+\.\d+)(?![\d.]* (?:but since|"
+            r"Detected))",
+            example="DeepSpeed Op Builder: Installed CUDA version 12.2 does not match the "
+            "version torch was compiled with 11.7, unable to compile cuda/cpp extensions",
+            counter_example="Installed CUDA version 11.8 does not match the version torch was "
+            "compiled with 11.7 but since the APIs are compatible, accepting this "
+            "combination",
+            cause="nvcc is CUDA {toolkit} and torch was built for CUDA {built}: DeepSpeed refuses to compile",
         ),
         Symptom(
-            pattern=r"detected CUDA version \(\S+\) mismatches the version that was used to compile",
-            example="The detected CUDA version (13.0) mismatches the version that was used to compile",
-            counter_example="The detected CUDA version (12.4) has a minor version mismatch with the "
-            "version that was used to compile PyTorch (12.1). Most likely this shouldn't be a problem.",
+            pattern=r"Installed CUDA version (?P<toolkit>[\d.]+) does not match the version "
+            r"torch was compiled with(?! [\d.]{1,12} (?:but since|Detected))",
+            example="Exception: >- DeepSpeed Op Builder: Installed CUDA version 12.2 does not "
+            "match the version torch was compiled with",
+            counter_example="Installed CUDA version 11.8 does not match the version torch was "
+            "compiled with 11.7 but since the APIs are compatible, accepting this "
+            "combination",
+            cause="nvcc is CUDA {toolkit} and torch was built for another: DeepSpeed refuses to compile",
+        ),
+        Symptom(
+            pattern=r"detected CUDA version \((?P<toolkit>[\d.]+)\) mismatches the version that "
+            r"was used to compile PyTorch \((?P<built>[\d.]+)\)",
+            example="The detected CUDA version (13.0) mismatches the version that was used to "
+            "compile\nPyTorch (12.1). Please make sure to use the same CUDA versions.",
+            counter_example="The detected CUDA version (12.4) has a minor version mismatch with "
+            "the version that was used to compile PyTorch (12.1). Most likely this "
+            "shouldn't be a problem.",
+            cause="nvcc is CUDA {toolkit} and torch was built for CUDA {built}: torch refuses to "
+            "build an extension",
+        ),
+        Symptom(
+            pattern=r"detected CUDA version \(\S{1,10}\) mismatches the version that was used to "
+            r"compile",
+            example="RuntimeError: ('The detected CUDA version (%s) mismatches the version that "
+            "was used to compilePyTorch (%s). Please make sure to use the same CUDA "
+            "versions.', '13.0', '12.8')",
+            counter_example="The detected CUDA version (12.4) has a minor version mismatch with "
+            "the version that was used to compile PyTorch (12.1). Most likely this "
+            "shouldn't be a problem.",
+        ),
+        Symptom(
+            pattern=r"compiled with a version of Cuda that does not match the version used to "
+            r"compile",
+            example="RuntimeError: Cuda extensions are being compiled with a version of Cuda "
+            "that does not match the version used to compile Pytorch binaries.  Pytorch "
+            "binaries were compiled with Cuda 11.7.",
+            counter_example="Compiling cuda extensions with nvcc: NVIDIA (R) Cuda compiler driver",
+        ),
+        Symptom(
+            pattern=r"CUDA version mismatch! DeepSpeed ops were compiled",
+            example="RuntimeError: CUDA version mismatch! DeepSpeed ops were compiled and "
+            "installed with a different version than what is being used at runtime.",
+            counter_example="PyTorch version mismatch! DeepSpeed ops were compiled and installed "
+            "with a different version",
+            cause="DeepSpeed's operators were built with another CUDA than the torch of this job has",
+            fixes=(
+                remedy(
+                    "build DeepSpeed again in this environment",
+                    "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation deepspeed",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"is only supported on CUDA (?P<least>\d[\d.]*) and above",
+            example="RuntimeError: FlashAttention is only supported on CUDA 11.7 and above.  "
+            "Note: make sure nvcc has a supported version by running nvcc -V.",
+            counter_example="FlashAttention only supports Ampere GPUs or newer.",
+            cause="nvcc is older than CUDA {least}, the oldest that this extension can be built with",
         ),
         Symptom(
             pattern=r"Error building extension|Error compiling objects for extension",
             example="RuntimeError: Error building extension 'fused_adam'",
             counter_example="Building extension module fused_adam...",
+            cause="A CUDA extension could not be built",
+            standing="hint",
+            sure="likely",
+        ),
+    )
+    remedies = (
+        remedy(
+            "let CUDA_HOME name an installed toolkit of torch's CUDA version",
+            'export CUDA_HOME=/usr/local/cuda-$(python -c "import torch; print(torch.version.cuda)")',
+            "environment",
+        ),
+        remedy(
+            "install that toolkit into the conda environment",
+            'conda install -c nvidia cuda-toolkit=$(python -c "import torch; print(torch.version.cuda)")',
+        ),
+        remedy("install the torch that is built for the CUDA version of nvcc (`nvcc -V`)"),
+        remedy(
+            "where the major versions agree, let DeepSpeed 0.9.3 and later build all the same",
+            "export DS_SKIP_CUDA_CHECK=1",
+            "environment",
         ),
     )
 

@@ -6,7 +6,18 @@ from typing import Iterable, Iterator
 
 import msgspec
 
-from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
 from llm_doctor.model import Edit, Finding, Fix
 from llm_doctor.workload import deepspeed
 from llm_doctor.workload.data import Config, Place, Training, Value, Workload
@@ -55,11 +66,115 @@ class DeepspeedBatchSize(Check):
     url = "https://www.deepspeed.ai/docs/config-json/#batch-size-related-parameters"
     symptoms = (
         Symptom(
-            pattern=r"Either train_batch_size or train_micro_batch_size_per_gpu needs to be provided|"
-            r"Check batch related parameters\. train_batch_size is not equal",
+            pattern=r"train_batch_size is not equal to micro_batch_per_gpu \* gradient_acc_step \* world_size"
+            r" (?P<train>\d+) != (?P<micro>\d+) \* (?P<steps>\d+) \* (?P<ranks>\d+)",
             example="AssertionError: Check batch related parameters. train_batch_size is not equal to"
             " micro_batch_per_gpu * gradient_acc_step * world_size 64 != 4 * 1 * 8",
-            counter_example="train_batch_size: 64",
+            counter_example="train_batch_size = train_micro_batch_size_per_gpu * gradient_accumulation_steps",
+            cause="The DeepSpeed configuration says train_batch_size {train}, but {micro} per GPU x {steps}"
+            " accumulation steps x {ranks} ranks is another number",
+        ),
+        Symptom(
+            pattern=r"train_batch_size is not equal to (micro_batch_per_gpu|train_micro_batch|gradient_acc)",
+            example="Check batch related parameters. train_batch_size is not equal to micro_batch_per_gpu *",
+            counter_example="eval_batch_size is not equal to train_batch_size",
+        ),
+        Symptom(
+            pattern=r"Check batch related parameters",
+            example="AssertionError: Check batch related parameters.",
+            counter_example="Check batch related plots",
+        ),
+        Symptom(
+            pattern=r"Either `train_batch_size` or `(train_)?micro_batch_size_per_gpu` needs to be provided",
+            example="AssertionError: Either train_batch_size or train_micro_batch_size_per_gpu needs to be"
+            " provided",
+            counter_example="Either eval_dataset or train_dataset needs to be provided",
+            cause="The DeepSpeed configuration has neither train_batch_size nor"
+            " train_micro_batch_size_per_gpu",
+        ),
+        Symptom(
+            pattern=r"DeepSpeedConfig: `\w{0,40}batch_size\w{0,20}` is not defined",
+            example="AssertionError: DeepSpeedConfig: train_micro_batch_size_per_gpu is not defined",
+            counter_example="NameError: name 'train_batch_size' is not defined",
+        ),
+        Symptom(
+            pattern=r"(?P<what>Train batch size|Micro batch size per gpu|Gradient accumulation steps):"
+            r" (?P<size>-?[\d.]{1,12}) has to be greater than 0",
+            example="AssertionError: Micro batch size per gpu: 0 has to be greater than 0",
+            counter_example="ValueError: the learning rate has to be greater than 0",
+            cause="{what} comes to {size} in the DeepSpeed configuration: train_batch_size is less than the"
+            " number of ranks, or a size is 0",
+        ),
+        Symptom(
+            pattern=r"accelerate\.prepare\(\)` requires you to pass at least one of training or evaluation"
+            r" dataloaders",
+            example="ValueError: When using DeepSpeed, `accelerate.prepare()` requires you to pass at least"
+            " one of training or evaluation dataloaders with `batch_size` attribute returning an integer",
+            counter_example="accelerate.prepare() returns the dataloaders in the order in which they came",
+            cause="train_micro_batch_size_per_gpu is left to accelerate, which is given no data loader to"
+            " take"
+            " it from",
+            fixes=(
+                remedy(
+                    "write the size into the DeepSpeed configuration",
+                    '"train_micro_batch_size_per_gpu": 4',
+                    "config",
+                ),
+                remedy(
+                    "hand accelerate the data loader together with the model",
+                    "model, optimizer, loader = accelerator.prepare(model, optimizer, loader)",
+                    "edit",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"one of the dataloaders passed to `accelerate\.prepare\(\)` has `None` as batch size",
+            example="ValueError: At least one of the dataloaders passed to `accelerate.prepare()` has `None`"
+            " as batch size.",
+            counter_example="the dataloaders have a batch size of 8",
+            cause="A data loader without a batch size (a batch sampler of its own) is given to accelerate"
+            " under DeepSpeed, which takes train_micro_batch_size_per_gpu from it",
+            fixes=(
+                remedy(
+                    "write the size into the DeepSpeed configuration",
+                    '"train_micro_batch_size_per_gpu": 4',
+                    "config",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"must be divisible by micro-batch data parallelism",
+            example="ValueError: Train batch size must be divisible by micro-batch data parallelism",
+            counter_example="hidden_size must be divisible by num_attention_heads",
+        ),
+        Symptom(
+            pattern=r"ElasticityIncompatibleWorldSize",
+            example="deepspeed.elasticity.config.ElasticityIncompatibleWorldSize: World size (6) is not valid"
+            " with the current list of valid GPU counts: [1, 2, 4, 8]",
+            counter_example="elasticity is enabled for a world size of 8",
+            cause="Elastic training cannot split its batch over this number of GPUs",
+            fixes=(
+                remedy("start on one of the GPU counts that the message lists"),
+                remedy("leave elastic training out and give the batch sizes directly"),
+            ),
+        ),
+    )
+    remedies = (
+        remedy(
+            "leave the sizes to Trainer or accelerate",
+            '"train_batch_size": "auto",\n"train_micro_batch_size_per_gpu": "auto",\n'
+            '"gradient_accumulation_steps": "auto"',
+            "config",
+        ),
+        remedy(
+            "without them: give the micro batch size alone, DeepSpeed computes the rest for any number of"
+            " GPUs",
+            '"train_micro_batch_size_per_gpu": 4',
+            "config",
+        ),
+        remedy(
+            "if the number of ranks in the message is too small, start all of them through a launcher",
+            "deepspeed --num_gpus 8 train.py",
         ),
     )
 

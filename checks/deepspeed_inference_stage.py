@@ -6,7 +6,18 @@ from typing import Iterable, Iterator
 
 import msgspec
 
-from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
 from llm_doctor.model import Edit, Finding, Fix
 from llm_doctor.workload import deepspeed
 from llm_doctor.workload.data import Call, Config, Place, Script, Training, Value, Workload
@@ -54,10 +65,29 @@ class DeepspeedInferenceStage(Check):
     url = "https://huggingface.co/docs/transformers/deepspeed"
     symptoms = (
         Symptom(
-            pattern=r"ZeRO inference only makes sense with ZeRO Stage 3|zero stage [12] requires an opt",
+            pattern=r"ZeRO inference only makes sense with ZeRO Stage 3",
             example="ValueError: ZeRO inference only makes sense with ZeRO Stage 3 - please adjust",
             counter_example="ZeRO stage 3 inference is enabled",
         ),
+        Symptom(
+            pattern=r"zero stage (ZeroStageEnum\.)?(?P<stage>[12]|\w{4,20}) requires an optimizer",
+            example="AssertionError: zero stage 2 requires an optimizer",
+            counter_example="ZeRO stage 3 does not need an optimizer",
+            cause="ZeRO stage {stage} is given no optimizer: it partitions the optimizer's state, so there is"
+            " nothing for it to do",
+            fixes=(
+                remedy("to predict only, use stage 3", '"zero_optimization": {{"stage": 3}}', "config"),
+                remedy(
+                    "to train, name an optimizer in the configuration or hand one to deepspeed.initialize",
+                    '"optimizer": {{"type": "AdamW", "params": {{"lr": "auto"}}}}',
+                    "config",
+                ),
+            ),
+        ),
+    )
+    remedies = (
+        remedy("use ZeRO-3 where the model only predicts", '"zero_optimization": {{"stage": 3}}', "config"),
+        remedy("leave DeepSpeed out of the run that only predicts"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

@@ -17,6 +17,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.model import Confidence, Finding, Fix, Mount, Mounts, Packages, Severity
@@ -71,11 +72,71 @@ class DeepspeedOffloadPath(Check):
     url = "https://www.deepspeed.ai/docs/config-json/#parameter-offloading"
     symptoms = (
         Symptom(
-            pattern=r'"nvme_path" in DeepSpeed Config cannot be None|'
-            r"(Permission denied|No such file or directory|Read-only file system): '[^']*zero_stage_3",
+            pattern=r"`nvme_path` in DeepSpeed Config cannot be None",
+            example='AssertionError: "nvme_path" in DeepSpeed Config cannot be None if remote device is nvme',
+            counter_example="the nvme_path of the DeepSpeed config is /local_nvme",
+            cause="DeepSpeed is to offload to NVMe and no nvme_path says where",
+        ),
+        Symptom(
+            pattern=r"(?P<why>Permission denied|No such file or directory|Read-only file system):"
+            r" `(?P<path>[^'\"\n]{1,200}zero_stage_3[^'\"\n]{0,100})",
             example="PermissionError: [Errno 13] Permission denied: '/local_nvme/zero_stage_3'",
             counter_example="PermissionError: [Errno 13] Permission denied: '/data/output'",
+            cause="The NVMe path that DeepSpeed is to offload to cannot be used: {path}: {why}",
         ),
+        Symptom(
+            pattern=r"`offload_param` must be defined in DeepSpeed Config if remote device is",
+            example='AssertionError: "offload_param" must be defined in DeepSpeed Config if remote device is'
+            " nvme.",
+            counter_example='"offload_param" is defined in the DeepSpeed config',
+            cause="DeepSpeed is to offload parameters to NVMe and offload_param does not say where",
+        ),
+        Symptom(
+            pattern=r"Not enough buffers \d{1,9} for swapping \d{1,9}",
+            example="AssertionError: Not enough buffers 5 for swapping 8",
+            counter_example="Not enough buffers to read",
+            cause="DeepSpeed's offloading to NVMe has fewer buffers than one layer has parameters",
+            fixes=(
+                remedy(
+                    "give it more",
+                    '"offload_param": {{"device": "nvme", "nvme_path": "/local_nvme", "buffer_count": 10}}',
+                    "config",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"More elements \d{1,12} than buffer size \d{1,12}",
+            example="AssertionError: More elements 525336576 than buffer size 100000000",
+            counter_example="buffer size 100000000",
+            cause="A parameter is larger than the buffers of DeepSpeed's offloading to NVMe",
+            fixes=(
+                remedy(
+                    "make a buffer at least as large as the largest parameter (often the embedding)",
+                    '"offload_param": {{"device": "nvme", "nvme_path": "/local_nvme", "buffer_size": 1e9}}',
+                    "config",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"(Unable to JIT load the |Error building extension `)async_io",
+            example="RuntimeError: Unable to JIT load the async_io op due to it not being compatible due to"
+            " hardware/software issue.",
+            counter_example="async_io ............... [NO] ....... [OKAY]",
+            standing="hint",
+            cause="Offloading to NVMe needs libaio, which is not there to compile DeepSpeed's async_io with",
+            fixes=(
+                remedy("install its headers", "apt-get install libaio-dev"),
+                remedy("offload to the CPU", '"offload_param": {{"device": "cpu"}}', "config"),
+            ),
+        ),
+    )
+    remedies = (
+        remedy(
+            "name a local NVMe folder that every rank may write to",
+            '"offload_param": {{"device": "nvme", "nvme_path": "/local_nvme"}}',
+            "config",
+        ),
+        remedy("offload to the CPU's memory", '"offload_param": {{"device": "cpu"}}', "config"),
     )
 
     def asks(self, case: Case) -> Iterable[Asked]:

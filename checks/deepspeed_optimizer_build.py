@@ -18,6 +18,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.model import (
@@ -90,11 +91,50 @@ class DeepspeedOptimizerBuild(Check):
     url = "https://www.deepspeed.ai/docs/config-json/#optimizer-parameters"
     symptoms = (
         Symptom(
-            pattern=r"'DeepSpeedCPU(Adam|Lion|Adagrad)' object has no attribute 'ds_opt_|"
-            r"Unable to JIT load the (cpu_adam|fused_adam|fused_lamb|cpu_lion|fused_lion|cpu_adagrad) op|"
-            r"Error building extension '(cpu_adam|fused_adam|fused_lamb|cpu_lion|fused_lion|cpu_adagrad)'",
+            pattern=r"`DeepSpeedCPU(?P<which>Adam|Lion|Adagrad)` object has no attribute `ds_opt_",
+            example="AttributeError: 'DeepSpeedCPUAdam' object has no attribute 'ds_opt_adam'",
+            counter_example="AttributeError: 'AdamW' object has no attribute 'defaults'",
+            standing="hint",
+            cause="DeepSpeed's CPU {which} could not be compiled; the compiler's message stands above, if"
+            " the log"
+            " still has it",
+        ),
+        Symptom(
+            pattern=r"requires the cpu_(?P<which>adam|lion|adagrad) op, which failed to build/load",
+            example="RuntimeError: DeepSpeedCPUAdam requires the cpu_adam op, which failed to build/load.",
+            counter_example="cpu_adam ............... [NO] ....... [OKAY]",
+            standing="hint",
+            cause="DeepSpeed's CPU {which} could not be compiled; the compiler's message stands above, if"
+            " the log"
+            " still has it",
+        ),
+        Symptom(
+            pattern=r"Unable to JIT load the (?P<which>cpu_adam|fused_adam|fused_lamb|cpu_lion|fused_lion"
+            r"|cpu_adagrad) op due to it not being compatible",
+            example="RuntimeError: Unable to JIT load the fused_adam op due to it not being compatible due to"
+            " hardware/software issue. None",
+            counter_example="Unable to JIT load the transformer op due to ninja not being installed.",
+            standing="hint",
+            cause="DeepSpeed's {which} cannot be compiled here",
+        ),
+        Symptom(
+            pattern=r"Error building extension `(?P<which>cpu_adam|fused_adam|fused_lamb|cpu_lion|fused_lion"
+            r"|cpu_adagrad)",
             example="RuntimeError: Error building extension 'cpu_adam'",
             counter_example="RuntimeError: Error building extension 'my_kernel'",
+            standing="hint",
+            cause="DeepSpeed's {which} could not be compiled; the compiler's message stands above, if the log"
+            " still has it",
+        ),
+    )
+    remedies = (
+        remedy(
+            "read the first error of the compiler above, and look at what is compatible here", "ds_report"
+        ),
+        remedy(
+            "take torch's optimizer, which needs no compiler",
+            '"optimizer": {{"type": "AdamW", "params": {{"torch_adam": true}}}}',
+            "config",
         ),
     )
 

@@ -6,7 +6,18 @@ from typing import Iterable, Iterator
 
 import msgspec
 
-from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
 from llm_doctor.model import Edit, Finding, Fix
 from llm_doctor.workload import deepspeed
 from llm_doctor.workload.data import Workload
@@ -51,6 +62,58 @@ class DeepspeedPrecisionConflict(Check):
             example="AssertionError: bfloat16 and fp16 modes cannot be simultaneously enabled",
             counter_example="DeepSpeed info: bfloat16 enabled",
         ),
+        Symptom(
+            pattern=r"data_types\.param_dtype`=.{0,30} conflicts with the enabled precision mode",
+            example="AssertionError: data_types.param_dtype='torch.float32' conflicts with the enabled"
+            " precision mode (model dtype torch.bfloat16).",
+            counter_example="data_types.grad_accum_dtype is fp32",
+            cause="data_types.param_dtype in the DeepSpeed configuration is not the precision that its"
+            " fp16 or"
+            " bf16 section enables",
+        ),
+        Symptom(
+            pattern=r"unsupported mix of model_?(dtype)?[^\n]{0,60}grad_acc",
+            example="NotImplementedError: unsupported mix of model_dtype=torch.float16 and"
+            " grad_accum_dtype=torch.bfloat16",
+            counter_example="grad_accum_dtype is fp32",
+            cause="DeepSpeed has no optimizer for this mix of the model's precision and data_types."
+            "grad_accum_dtype",
+            fixes=(
+                remedy(
+                    "accumulate in single precision", '"data_types": {{"grad_accum_dtype": "fp32"}}', "config"
+                ),
+                remedy("remove data_types.grad_accum_dtype"),
+            ),
+        ),
+        Symptom(
+            pattern=r"ZeRO-?\d? supports [^\n]{0,120}communication_data_type with reduce scatter enabled",
+            example="AssertionError: ZeRO-3 supports (torch.float16, torch.float32) communication_data_type"
+            " with reduce scatter enabled. Got: 'torch.bfloat16'",
+            counter_example="communication_data_type: fp16",
+            cause="The communication_data_type of the DeepSpeed configuration does not go with"
+            " reduce_scatter",
+            fixes=(
+                remedy(
+                    "remove communication_data_type, or set", '"communication_data_type": "fp16"', "config"
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"Invalid communication_data_type",
+            example="ValueError: Invalid communication_data_type. Supported data types: ['fp16', 'bf16',"
+            " 'fp32']. Got: half",
+            counter_example="communication_data_type: fp16",
+            cause="communication_data_type of the DeepSpeed configuration is none of fp16, bf16 and fp32",
+            fixes=(remedy("name one of them", '"communication_data_type": "fp16"', "config"),),
+        ),
+    )
+    remedies = (
+        remedy(
+            "leave it to Trainer and accelerate, which enable the one that --bf16 or --fp16 asks for",
+            '"fp16": {{"enabled": "auto"}},\n"bf16": {{"enabled": "auto"}}',
+            "config",
+        ),
+        remedy("else enable one of the two", '"bf16": {{"enabled": true}}', "config"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

@@ -6,7 +6,18 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 import msgspec
 
-from llm_doctor.check import Case, Check, Example, Suspicion, Symptom, cannot_tell, case_of, healthy, sick
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
 from llm_doctor.model import Edit, Finding, Fix, Severity
 from llm_doctor.workload import deepspeed
 from llm_doctor.workload.data import Call, Config, Launch, Place, Training, Value, Workload
@@ -89,12 +100,64 @@ class DeepspeedTrainerMismatch(Check):
     url = "https://huggingface.co/docs/transformers/deepspeed"
     symptoms = (
         Symptom(
-            pattern=r"Please correct the following DeepSpeed config values that mismatch TrainingArguments|"
-            r"When using `deepspeed_config_file`, the following accelerate config variables will be ignored",
+            pattern=r"DeepSpeed config values that mismatch TrainingArguments values: - ds"
+            r" (?P<key>[\w.]{3,80})"
+            r" = (?P<config>\S{1,40}) vs hf (?P<name>[\w+.]{1,60}) = (?P<value>\S{1,40})",
             example="Please correct the following DeepSpeed config values that mismatch TrainingArguments"
             " values:\n- ds gradient_accumulation_steps=1 vs hf gradient_accumulation_steps=8",
             counter_example="ValueError: Please correct the path of the DeepSpeed config",
+            cause="The DeepSpeed configuration says {key}={config}, TrainingArguments say {name}={value}",
         ),
+        Symptom(
+            pattern=r"DeepSpeed config values that mismatch TrainingArguments",
+            example="ValueError: Please correct the following DeepSpeed config values that mismatch"
+            " TrainingArguments values:",
+            counter_example="ValueError: Please correct the path of the DeepSpeed config",
+        ),
+        Symptom(
+            pattern=r"- ds"
+            r" (?P<key>[\w.]{0,60}(batch_size|accumulation|clipping|enabled|params|num_steps)[\w.]{0,40})"
+            r" = (?P<config>\S{1,40}) vs hf (?P<name>[\w+.]{3,60}) = (?P<value>\S{1,40})",
+            example="- ds train_micro_batch_size_per_gpu=1 vs hf per_device_train_batch_size=8",
+            counter_example="- ds config vs hf config",
+            cause="The DeepSpeed configuration says {key}={config}, TrainingArguments say {name}={value}",
+        ),
+        Symptom(
+            pattern=r"When using `deepspeed_config_file`, the following accelerate config variables will be"
+            r" ignored",
+            example="ValueError: When using `deepspeed_config_file`, the following accelerate config"
+            " variables"
+            " will be ignored: ['gradient_accumulation_steps', 'zero_stage'].",
+            counter_example="accelerate config variables are read from default_config.yaml",
+            cause="accelerate's own configuration sets what the DeepSpeed configuration file sets as well",
+            fixes=(
+                remedy(
+                    "take these variables out of the accelerate configuration, or take the file out of it",
+                    "accelerate config",
+                ),
+                remedy(
+                    "in the DeepSpeed file leave them to the launch line",
+                    '"gradient_accumulation_steps": "auto"',
+                    "config",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"`--adafactor was passed, but also found `optimizer` configured in the DeepSpeed config",
+            example="ValueError: --adafactor was passed, but also found `optimizer` configured in the"
+            " DeepSpeed config. Only one optimizer can be configured.",
+            counter_example="--adafactor was passed",
+            cause="--adafactor asks for one optimizer and the DeepSpeed configuration for another",
+            fixes=(remedy("leave one of them out: --adafactor, or the section", '"optimizer"', "config"),),
+        ),
+    )
+    remedies = (
+        remedy(
+            "let Trainer fill in every value that the message lists",
+            '"gradient_accumulation_steps": "auto"',
+            "config",
+        ),
+        remedy("write the same value in both places"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

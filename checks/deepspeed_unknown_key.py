@@ -19,6 +19,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.model import Confidence, Edit, Finding, Fix, Packages, Severity
@@ -102,12 +103,58 @@ class DeepspeedUnknownKey(Check):
     url = "https://www.deepspeed.ai/docs/config-json/"
     symptoms = (
         Symptom(
-            pattern=r"validation errors? for \w*Config\s[\s\S]*?(extra fields not permitted|"
-            r"Extra inputs are not permitted)",
+            pattern=r"validation errors? for (?P<section>(DeepSpeed|Hybrid|Comms|TensorBoard|Wandb|CSV|Comet"
+            r"|Compile|ZenFlow|AIO)\w{0,40}) (?P<key>[\w.]{2,60}) [Ee]xtra (fields|inputs are) not permitted",
             example="1 validation error for DeepSpeedZeroConfig\noverlap_com\n"
             "  Extra inputs are not permitted [type=extra_forbidden, input_value=True, input_type=bool]",
             counter_example="1 validation error for DeepSpeedZeroConfig\nstage\n  Input should be 3",
+            cause="{section} of the installed DeepSpeed does not know the key {key}",
+            fixes=(
+                remedy("remove {key} from the DeepSpeed configuration, or mend its spelling"),
+                remedy("if the key is newer than this DeepSpeed", "pip install -U deepspeed"),
+            ),
         ),
+        Symptom(
+            pattern=r"validation errors? for DeepSpeed\w{0,40}[\s\S]{0,400}?"
+            r"[Ee]xtra (fields|inputs are) not permitted",
+            example="2 validation errors for DeepSpeedZeroConfig\nstage\n  Input should be 3\noverlap_com\n"
+            "  Extra inputs are not permitted [type=extra_forbidden, input_value=True, input_type=bool]",
+            counter_example="1 validation error for DeepSpeedZeroConfig\nstage\n  Input should be 3",
+        ),
+        Symptom(
+            pattern=r"\b(?P<key>(zero_|stage3_|offload_|overlap_|contiguous_|reduce_|allgather_|gather_16bit"
+            r"|sub_group|memory_eff|auto_cast|loss_scale|initial_scale|hysteresis|min_loss|round_robin|mics_"
+            r"|pin_memory|cpu_offload)\w{0,50}) [Ee]xtra (fields|inputs are) not permitted",
+            example="zero_quantized_gradients\n  extra fields not permitted (type=value_error.extra)",
+            counter_example="learning_rate\n  extra fields not permitted (type=value_error.extra)",
+            cause="The installed DeepSpeed does not know the key {key}",
+        ),
+        Symptom(
+            pattern=r"Cannot provide deprecated parameter `(?P<old>\w{2,60})` and replacing parameter"
+            r" `(?P<new>[\w.]{2,60})` together",
+            example="AssertionError: Cannot provide deprecated parameter 'cpu_offload' and replacing"
+            " parameter"
+            " 'offload_optimizer' together",
+            counter_example="Config parameter cpu_offload is deprecated use offload_optimizer instead",
+            cause="The DeepSpeed configuration has {old} and {new}, which has taken its place",
+            fixes=(remedy("remove {old}"),),
+        ),
+        Symptom(
+            pattern=r"DeepSpeedConfigError: [^\n]{0,200}has been removed",
+            example="deepspeed.runtime.config.DeepSpeedConfigError: Elastic training has been removed; the"
+            " 'elasticity' configuration block is no longer supported.",
+            counter_example="DeepSpeedConfigError: Checkpoint config contains invalid tag_validation",
+            cause="The DeepSpeed configuration has a section for something that the installed DeepSpeed no"
+            " longer has",
+            fixes=(
+                remedy("remove the section that the message names"),
+                remedy("keep the release that has it", 'pip install "deepspeed<0.19"'),
+            ),
+        ),
+    )
+    remedies = (
+        remedy("remove the key from the DeepSpeed configuration, or mend its spelling"),
+        remedy("if the key is newer than the installed DeepSpeed", "pip install -U deepspeed"),
     )
 
     def asks(self, case: Case) -> Iterable[Asked]:

@@ -10,7 +10,6 @@ from llm_doctor.check import (
     Check,
     Example,
     Suspicion,
-    Symptom,
     cannot_tell,
     case_of,
     healthy,
@@ -60,18 +59,6 @@ class DeprecatedApi(Check):
     needs = (Packages,)
     questions = (api.QUESTION,)
     url = "https://github.com/huggingface/transformers/pull/39782"
-    symptoms = (
-        Symptom(
-            pattern=r"`\w+` is deprecated(!| and will be removed)",
-            example="`torch_dtype` is deprecated! Use `dtype` instead!",
-            counter_example="this model is deprecated",
-        ),
-        Symptom(
-            pattern=r"FutureWarning: .*(is|are) deprecated and will be removed",
-            example="FutureWarning: `gradient_checkpointing` is deprecated and will be removed in v6.",
-            counter_example="FutureWarning: functional replaced by another",
-        ),
-    )
 
     def asks(self, case: Case) -> Iterable[Asked]:
         """What the workload uses, by qualified name and keyword: the question of removed-api."""

@@ -18,6 +18,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     in_every_story,
+    remedy,
     sick,
 )
 from llm_doctor.model import Edit, Finding, Fix, Packages, Severity
@@ -90,30 +91,97 @@ class DeviceMapUnderLauncher(Check):
     url = "https://github.com/huggingface/accelerate/pull/1810"
     symptoms = (
         Symptom(
-            pattern=r"You can't train a model that has been loaded with `device_map='auto'` in any "
+            pattern=r"You can't train a model that has been loaded with `device_map=`auto` in any "
             r"distributed mode",
             example="ValueError: You can't train a model that has been loaded with `device_map='auto'` in "
-            "any "
-            "distributed mode. Please rerun your script specifying `--num_processes=1`",
+            "any distributed mode. Please rerun your script specifying `--num_processes=1`",
             counter_example="You've set device_map=`auto` while triggering a distributed run with torchrun.",
+            cause='device_map="auto" splits the model over all GPUs in each of several processes',
         ),
         Symptom(
-            pattern=r"You can't train a model that has been loaded in 8-bit (or 4-bit )?precision on "
-            r"(multiple devices in any distributed mode|a different device than the one)",
+            pattern=r"loaded in 8-bit (?:or 4-bit )?precision on a different device than the one",
             example="ValueError: You can't train a model that has been loaded in 8-bit or 4-bit precision "
-            "on a "
-            "different device than the one you're training on.",
+            "on a different device than the one you're training on.",
             counter_example="ValueError: You can't train a model that has been loaded in 8-bit precision "
-            "with "
-            "CPU or disk offload.",
+            "with CPU or disk offload.",
+            cause="The quantised model was loaded on another GPU than this process trains on, and cannot be "
+            "moved",
+        ),
+        Symptom(
+            pattern=r"loaded in 8-bit (?:or 4-bit )?precision on multiple devices",
+            example="ValueError: You can't train a model that has been loaded in 8-bit or 4-bit precision "
+            "on multiple devices in any distributed mode.",
+            counter_example="a model that has been loaded on multiple devices",
+            cause="Each of several processes split the quantised model over all GPUs",
+        ),
+        Symptom(
+            pattern=r"loaded in 8-bit (?:or 4-bit )?precision with CPU or disk offload",
+            example="ValueError: You can't train a model that has been loaded in 8-bit or 4-bit precision "
+            "with CPU or disk offload.",
+            counter_example="with CPU or disk offload",
+            cause="Part of the quantised model was offloaded to the CPU or the disk, where it cannot be "
+            "trained",
+            fixes=(
+                remedy(
+                    "put all of it on this process's GPU",
+                    'device_map={{"": int(os.environ.get("LOCAL_RANK", 0))}}',
+                    "edit",
+                ),
+                remedy("where it does not fit, load in 4 bits or take a smaller model"),
+            ),
         ),
         Symptom(
             pattern=r"DistributedDataParallel device_ids and output_device arguments only work with "
             r"single-device/multiple-device GPU modules",
             example="ValueError: DistributedDataParallel device_ids and output_device arguments only work "
-            "with "
-            "single-device/multiple-device GPU modules or CPU modules, but got device_ids [0]",
+            "with single-device/multiple-device GPU modules or CPU modules, but got device_ids [0]",
             counter_example="ValueError: device_ids can only be None or contain a single element.",
+            cause="A model that is split over several devices goes into DistributedDataParallel",
+        ),
+        Symptom(
+            pattern=r"DistributedDataParallel`s input module must be on the same type of devices",
+            example="ValueError: DistributedDataParallel's input module must be on the same type of devices, "
+            "but input module parameters locate in {'cpu', 'cuda'}.",
+            counter_example="the input module is on one device",
+            cause="A model that is part on the CPU and part on a GPU goes into DistributedDataParallel",
+        ),
+        Symptom(
+            pattern=r"module must have its parameters and buffers on device (?P<first>[\w:]{3,12}) "
+            r"\(device_ids\[0\]\) but found one of them on device: (?P<other>[\w:]{3,12})",
+            example="RuntimeError: module must have its parameters and buffers on device cuda:0 "
+            "(device_ids[0]) but found one of them on device: cuda:1",
+            counter_example="its parameters and buffers are on device cuda:0",
+            cause="DataParallel wants the whole model on {first} and finds part of it on {other}",
+            fixes=(
+                remedy("let the job see one GPU only", "CUDA_VISIBLE_DEVICES=0", "environment"),
+                remedy(
+                    "start one process for each GPU, with the model on its own",
+                    "torchrun --nproc_per_node 4 train.py",
+                ),
+                remedy(
+                    "a model that is split on purpose: keep Trainer from wrapping it",
+                    "model.is_parallelizable = True\nmodel.model_parallel = True",
+                    "edit",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"incompatible with DDP\. Maybe you loaded your model with `device_map=`auto",
+            example="ValueError: Your model contains `DTensor` parameters, which is incompatible with DDP. "
+            "Maybe you loaded your model with `device_map='auto'`?",
+            counter_example="the model is incompatible with DDP",
+            cause='device_map="auto" split the model under a launcher of several processes',
+        ),
+    )
+    remedies = (
+        remedy(
+            "put the model on this process's own GPU",
+            'device_map={{"": int(os.environ.get("LOCAL_RANK", 0))}}',
+            "edit",
+        ),
+        remedy(
+            "where one GPU cannot hold it, start one process",
+            "accelerate launch --num_processes 1 train.py",
         ),
     )
 

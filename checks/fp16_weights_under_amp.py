@@ -20,6 +20,7 @@ from llm_doctor.check import (
     healthy,
     in_scripts,
     proven,
+    remedy,
     reproduced,
     sick,
     stack_risk,
@@ -73,7 +74,7 @@ class Fp16WeightsUnderAmp(Check):
     """
 
     name = "fp16-weights-under-amp"
-    topic = "dtype-mismatch"
+    topic = "fp16-int8-prepare"
     severity = "note"
     since = "0.1.0"
     needs = (Packages,)
@@ -84,7 +85,40 @@ class Fp16WeightsUnderAmp(Check):
             pattern=r"Attempting to unscale FP16 gradients",
             example="ValueError: Attempting to unscale FP16 gradients.",
             counter_example="AssertionError: No inf checks were recorded for this optimizer.",
+            cause="The trainable weights are float16 themselves under fp16 mixed precision, whose gradient "
+            "scaler wants float32 ones",
         ),
+        Symptom(
+            pattern=r"_amp_foreach_non_finite_check_and_unscale_\w{2,8}` not implemented for `BFloat16",
+            example='RuntimeError: "_amp_foreach_non_finite_check_and_unscale_cuda" not implemented for '
+            "'BFloat16'",
+            counter_example="RuntimeError: \"triu_tril_cuda_template\" not implemented for 'BFloat16'",
+            cause="bfloat16 gradients meet the gradient scaler of fp16 mixed precision, which does not take "
+            "them",
+            fixes=(
+                remedy("train in bfloat16 instead: it needs no scaler", "bf16=True, fp16=False", "edit"),
+                remedy(
+                    "load the weights in float32",
+                    "model = AutoModelForCausalLM.from_pretrained(name, torch_dtype=torch.float32)",
+                    "edit",
+                ),
+            ),
+        ),
+    )
+    remedies = (
+        remedy(
+            "make the trainable weights float32 before the optimizer is built",
+            "for parameter in model.parameters():\n    if parameter.requires_grad:\n"
+            "        parameter.data = parameter.data.float()",
+            "edit",
+        ),
+        remedy(
+            "train the whole model from float32 weights",
+            "model = AutoModelForCausalLM.from_pretrained(name, torch_dtype=torch.float32)",
+            "edit",
+        ),
+        remedy("on GPUs from Ampere on, train in bfloat16: no scaler is used", "bf16=True", "edit"),
+        remedy("peft from 0.12 on makes its adapters float32 by itself", "pip install -U peft"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

@@ -21,6 +21,7 @@ from llm_doctor.check import (
     healthy,
     in_scripts,
     proven,
+    remedy,
     reproduced,
     sick,
     stack_risk,
@@ -74,9 +75,56 @@ class Fp16WithInt8Prepare(Check):
     url = "https://github.com/huggingface/peft/pull/483"
     symptoms = (
         Symptom(
-            pattern=r"cannot import name 'prepare_model_for_int8_training'",
+            pattern=r"param\.data = param\.data\.to\(torch\.float32\)",
+            example='  File "/env/peft/utils/other.py", line 98, in prepare_model_for_kbit_training\n'
+            "    param.data = param.data.to(torch.float32)",
+            counter_example="    param.data = param.data.to(device)",
+            cause="The job died where peft's prepare call turns every parameter that is not quantised into "
+            "float32, which doubles a 16-bit model",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"cannot import name `prepare_model_for_int8_training",
             example="ImportError: cannot import name 'prepare_model_for_int8_training' from 'peft'",
             counter_example="FutureWarning: prepare_model_for_int8_training is deprecated",
+            cause="prepare_model_for_int8_training is gone from peft 0.10 on",
+            fixes=(
+                remedy(
+                    "call its successor",
+                    "from peft import prepare_model_for_kbit_training",
+                    "edit",
+                ),
+                remedy("stay with a peft that has it", "pip install 'peft<0.10'"),
+            ),
+        ),
+        Symptom(
+            pattern=r"cannot import name `prepare_model_for_kbit_training",
+            example="ImportError: cannot import name 'prepare_model_for_kbit_training' from 'peft'",
+            counter_example="from peft import prepare_model_for_kbit_training",
+            cause="prepare_model_for_kbit_training came with peft 0.4",
+            fixes=(remedy("upgrade peft", "pip install -U peft"),),
+        ),
+        Symptom(
+            pattern=r"prepare_model_for_(?:int8|kbit)_training\(\) got an unexpected keyword argument "
+            r"`(?P<name>\w{3,60})",
+            example="TypeError: prepare_model_for_int8_training() got an unexpected keyword argument "
+            "'use_reentrant'",
+            counter_example="prepare_model_for_kbit_training(model, use_gradient_checkpointing=True)",
+            cause="The installed peft's prepare call knows no {name}=",
+            fixes=(remedy("upgrade peft, or leave the argument out", "pip install -U peft"),),
+        ),
+    )
+    remedies = (
+        remedy("do not call it on a model that is not quantised; freeze by hand instead"),
+        remedy(
+            "what is left of it for a 16-bit model",
+            "model.gradient_checkpointing_enable()\nmodel.enable_input_require_grads()",
+            "edit",
+        ),
+        remedy(
+            "load the model quantised",
+            "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
+            "edit",
         ),
     )
 

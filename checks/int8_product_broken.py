@@ -19,6 +19,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     proven,
+    remedy,
     reproduced,
     sick,
     stack_risk,
@@ -87,31 +88,131 @@ class Int8ProductBroken(Check):
             pattern=r"cublasLt ran into an error",
             example="Exception: cublasLt ran into an error!",
             counter_example="cublasLt is used for this product",
+            cause="bitsandbytes' int8 product failed in cuBLASLt: a GPU or CUDA library that cannot do it",
         ),
         Symptom(
-            pattern=r"Error (named symbol not found|no kernel image is available).* at line \d+ in file",
+            pattern=r"Error (?P<what>named symbol not found|no kernel image is available|invalid device "
+            r"function|invalid argument|invalid configuration argument|an illegal memory access)[^\n]{0,80} "
+            r"at line \d{1,5} in file",
             example="Error named symbol not found at line 479 in file /src/csrc/ops.cu",
             counter_example="CUDA error: no kernel image is available for execution on the device",
+            cause="A kernel of bitsandbytes' native library failed on this GPU: {what}",
         ),
         Symptom(
-            pattern=r"CUDA Setup failed despite (GPU|CUDA) being available",
+            pattern=r"CUDA Setup failed despite (?:GPU|CUDA) being available",
             example="RuntimeError: CUDA Setup failed despite GPU being available. Please run",
             counter_example="CUDA SETUP: Loading binary libbitsandbytes_cuda117.so",
+            cause="bitsandbytes could not load its CUDA library, though there is a GPU",
         ),
         Symptom(
-            pattern=r"Attempted to use bitsandbytes native library functionality but it's not available",
+            pattern=r"bitsandbytes native library functionality but it's not available",
             example="Attempted to use bitsandbytes native library functionality but it's not available.",
             counter_example="bitsandbytes native library loaded",
+            cause="bitsandbytes could not load its native library",
         ),
         Symptom(
-            pattern=r"Configured CUDA binary not found at|not available in CPU-only version of bitsandbytes",
-            example="Configured CUDA binary not found at libbitsandbytes_cuda129.so",
+            pattern=r"Configured (?P<backend>CUDA|ROCm|XPU) binary not found at [^\n]{0,200}",
+            example="RuntimeError: Configured CUDA binary not found at libbitsandbytes_cuda129.so",
             counter_example="CUDA binary found at libbitsandbytes_cuda126.so",
+            cause="This bitsandbytes has no library for the {backend} version that torch was built for",
         ),
         Symptom(
-            pattern=r"'NoneType' object has no attribute 'c\w+'|libbitsandbytes_\w+\.so: undefined symbol",
+            pattern=r"No compatible (?P<backend>CUDA|ROCm|XPU) binary found at",
+            example="RuntimeError: No compatible CUDA binary found at /home/me/libbitsandbytes_cuda140.so",
+            counter_example="No compatible GPU was found",
+            cause="This bitsandbytes has no library for the {backend} version that torch was built for",
+        ),
+        Symptom(
+            pattern=r"Could not find the bitsandbytes (?:CUDA|ROCm) binary at",
+            example="Could not find the bitsandbytes CUDA binary at "
+            "PosixPath('/home/me/env/bitsandbytes/libbitsandbytes_cuda124.so')",
+            counter_example="found the bitsandbytes CUDA binary",
+            cause="This bitsandbytes has no library for the CUDA version that torch was built for",
+            standing="hint",
+        ),
+        Symptom(
+            pattern=r"Requested CUDA version: (?P<asked>[\d.]{2,8}) Detected PyTorch CUDA version: "
+            r"(?P<torch>[\d.]{2,8})",
+            example="Requested CUDA version:          13.0\nDetected PyTorch CUDA version:   13.0",
+            counter_example="Detected PyTorch CUDA version: 12.6",
+            cause="This bitsandbytes has no library for CUDA {asked}",
+        ),
+        Symptom(
+            pattern=r"SETUP ERROR: Missing dependency: (?P<library>[\w.+-]{3,60})",
+            example="CUDA SETUP ERROR: Missing dependency: libcusparse.so.11",
+            counter_example="CUDA SETUP: Loading binary libbitsandbytes_cuda117.so",
+            cause="bitsandbytes' library needs {library}, which the loader does not find",
+        ),
+        Symptom(
+            pattern=r"CUDA SETUP: (?:CUDA detection failed|Setup Failed!|Required library version not found)",
+            example="CUDA SETUP: Required library version not found: libbitsandbytes_cuda118.so. Maybe you "
+            "need to compile it from source?",
+            counter_example="CUDA SETUP: Detected CUDA version 118",
+            cause="bitsandbytes could not load a library for the CUDA version it found",
+            standing="hint",
+        ),
+        Symptom(
+            pattern=r"libbitsandbytes_(?:cuda\w{2,20}|rocm\w{2,6}|cpu)\.(?:so|dll): cannot open shared "
+            r"object file",
+            example="OSError: /home/me/env/bitsandbytes/libbitsandbytes_cpu.so: cannot open shared object "
+            "file: No such file or directory",
+            counter_example="bin /home/me/env/bitsandbytes/libbitsandbytes_cuda118.so",
+            cause="bitsandbytes' native library is not there: built from source and never compiled, or no "
+            "library for this CUDA version",
+        ),
+        Symptom(
+            pattern=r"bitsandbytes library load error: (?P<why>[^\n]{3,200})",
+            example="bitsandbytes library load error: Configured CUDA binary not found at libbits.so",
+            counter_example="bitsandbytes library loaded",
+            cause="bitsandbytes could not load its native library: {why}",
+            standing="hint",
+        ),
+        Symptom(
+            pattern=r"Method `c\w{3,60}` not available in CPU-only version of bitsandbytes",
+            example="RuntimeError: Method 'cquantize_blockwise_fp16_nf4' not available in CPU-only version "
+            "of bitsandbytes.",
+            counter_example="This is the CPU-only version of torch",
+            cause="The CPU-only library of bitsandbytes was loaded: torch sees no GPU, or no library fits",
+        ),
+        Symptom(
+            pattern=r"`NoneType` object has no attribute `c(?:get_managed|get_col_row|get_context|quantize_|"
+            r"dequantize_|igemm|extractOutliers|gemm_|gemv_|fill_|percentile_|transform_|double_rowcol|"
+            r"spmm_|int8_|histogram_|prefetch)",
             example="AttributeError: 'NoneType' object has no attribute 'cget_managed_ptr'",
-            counter_example="AttributeError: 'NoneType' object has no attribute 'shape'",
+            counter_example="AttributeError: 'NoneType' object has no attribute 'config'",
+            cause="bitsandbytes has no native library loaded, and its first kernel was called",
+        ),
+        Symptom(
+            pattern=r"libbitsandbytes_\w{2,30}\.(?:so|dll): undefined symbol: (?!cadam)(?P<symbol>\w{3,80})",
+            example="AttributeError: /env/bitsandbytes/libbitsandbytes_cpu.so: undefined symbol: "
+            "cget_col_row_stats",
+            counter_example="/env/libbitsandbytes_cpu.so: undefined symbol: cadam32bit_grad_fp32",
+            cause="The library of bitsandbytes that was loaded lacks {symbol}: the CPU-only one, or of "
+            "another release",
+        ),
+        Symptom(
+            pattern=r"cuda_setup/main\.py[^\n]{0,60} in (?:get_cuda_lib_handle|evaluate_cuda_setup|"
+            r"get_compute_capabilities|run_cuda_setup)",
+            example='File "/env/bitsandbytes/cuda_setup/main.py", line 120, in evaluate_cuda_setup',
+            counter_example="/env/bitsandbytes/cuda_setup/main.py:149: UserWarning: found libcudart.so",
+            cause="bitsandbytes failed while it looked for CUDA on this machine",
+            sure="likely",
+        ),
+    )
+    remedies = (
+        remedy(
+            "install a current bitsandbytes: it ships a library for each CUDA version, Windows included",
+            "pip install -U bitsandbytes",
+        ),
+        remedy("see which library it looks for and why it does not load", "python -m bitsandbytes"),
+        remedy(
+            "see whether torch is a CUDA build and sees the GPU; reinstall torch if not",
+            'python -c "import torch; print(torch.version.cuda, torch.cuda.is_available())"',
+        ),
+        remedy(
+            "use the library of a CUDA version that it does have, with that runtime on LD_LIBRARY_PATH",
+            "BNB_CUDA_VERSION=126",
+            "environment",
         ),
     )
 

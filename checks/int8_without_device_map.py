@@ -21,6 +21,7 @@ from llm_doctor.check import (
     healthy,
     in_scripts,
     proven,
+    remedy,
     reproduced,
     sick,
     stack_risk,
@@ -79,20 +80,19 @@ class Int8WithoutDeviceMap(Check):
     symptoms = (
         Symptom(
             pattern=r"A device map needs to be passed to run convert models into mixed-int8",
-            example="ValueError: A device map needs to be passed to run convert models into mixed-int8",
+            example="ValueError: A device map needs to be passed to run convert models into mixed-int8 "
+            "format. Please run`.from_pretrained` with `device_map='auto'`",
             counter_example="ValueError: A device map was passed twice",
+            cause="This transformers quantises to int8 only where a device_map says where the model goes",
         ),
-        Symptom(
-            pattern=r"Some modules are dispatched on the CPU or the disk",
-            example="Some modules are dispatched on the CPU or the disk. Make sure you have enough GPU RAM",
-            counter_example="Some parameters are on the meta device because they were offloaded to the disk",
+    )
+    remedies = (
+        remedy(
+            "say where the model goes: this process's GPU",
+            'device_map={{"": int(os.environ.get("LOCAL_RANK", 0))}}',
+            "edit",
         ),
-        Symptom(
-            pattern=r"loaded in 8-bit or 4-bit precision on a different device",
-            example="You can't train a model that has been loaded in 8-bit or 4-bit precision on a different"
-            " device than the one you're training on.",
-            counter_example="You cannot perform fine-tuning on purely quantized models",
-        ),
+        remedy("let it find the device by itself (4.30 and later)", "pip install -U transformers"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

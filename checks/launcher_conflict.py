@@ -18,6 +18,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.model import Confidence, Edit, Environment, Finding, Fix, Gpu, Gpus, Severity
@@ -77,23 +78,71 @@ class LauncherConflict(Check):
             r"|include_str and exclude_str are mutually exclusive",
             example="ValueError: Cannot specify num_nodes/gpus with include/exclude",
             counter_example="ValueError: Cannot specify a negative number of GPUs",
+            cause="The launch line names GPUs twice: --include or --exclude, and a number of nodes or GPUs",
+            fixes=(remedy("keep one of them", "deepspeed --include localhost:0,1 train.py"),),
         ),
         Symptom(
-            pattern=r"No slot '\d+' specified on host '",
+            pattern=r"No slot `(?P<slot>\d+)` specified on host `(?P<host>[\w.-]{1,80})",
             example="ValueError: No slot '8' specified on host 'localhost'",
             counter_example="ValueError: Hostname 'worker-0' not found in hostfile",
+            cause="The launch line asks for GPU {slot} on {host}, which has no such slot",
+            fixes=(
+                remedy(
+                    "name GPUs that are there: numbers begin with 0",
+                    "deepspeed --include localhost:0,1 train.py",
+                ),
+            ),
         ),
         Symptom(
-            pattern=r"You need to use at least 2 processes to use `--multi_gpu`"
-            r"|You can only use one of `--cpu`, `--multi_gpu`",
+            pattern=r"Hostname `(?P<host>[\w.-]{1,80})` not found in hostfile",
+            example="ValueError: Hostname 'worker-0' not found in hostfile",
+            counter_example="ssh: Could not resolve hostname worker-0: Name or service not known",
+            cause="The launch line names the host {host}, which the hostfile does not have",
+            fixes=(remedy("add a line to the hostfile", "{host} slots=8", "config"),),
+        ),
+        Symptom(
+            pattern=r"Hostfile (is not formatted correctly|contains multiple entries|contains a bad entry)"
+            r"|Hostfile [^\n]{0,200}unable to proceed",
+            example="ValueError: Hostfile contains a bad entry: worker-1 8, unable to proceed with training",
+            counter_example="Unable to find hostfile, will proceed with training with local resources only.",
+            cause="DeepSpeed cannot read its hostfile",
+            fixes=(remedy("one host a line, each once", "worker-1 slots=8\nworker-2 slots=8", "config"),),
+        ),
+        Symptom(
+            pattern=r"You need to use at least 2 processes to use `--multi_gpu`",
             example="ValueError: You need to use at least 2 processes to use `--multi_gpu`.",
             counter_example="ValueError: You need to manually pass in `--num_processes`.",
+            cause="accelerate launch --multi_gpu is given one process",
+            fixes=(
+                remedy("name the number of GPUs", "accelerate launch --multi_gpu --num_processes 8 train.py"),
+            ),
         ),
         Symptom(
-            pattern=r"CUDA error: invalid device ordinal",
+            pattern=r"You can only use one of `--cpu`, `--multi_gpu`",
+            example="ValueError: You can only use one of `--cpu`, `--multi_gpu`, `--tpu`,"
+            " `--use_deepspeed`, `--use_fsdp` at a time.",
+            counter_example="ValueError: You need to manually pass in `--num_processes`.",
+            cause="accelerate launch is given several kinds of run at a time",
+            fixes=(remedy("keep one of --cpu, --multi_gpu, --tpu, --use_deepspeed and --use_fsdp"),),
+        ),
+        Symptom(
+            pattern=r"Less than two GPU ids were configured and tried to run on (with|on) multiple GPUs",
+            example="ValueError: Less than two GPU ids were configured and tried to run on on multiple GPUs.",
+            counter_example="two GPU ids were configured",
+            cause="accelerate is to use several GPUs and its configuration names one",
+            fixes=(remedy("name them all", "accelerate launch --gpu_ids 0,1 train.py"),),
+        ),
+        Symptom(
+            pattern=r"CUDA error: invalid device ordinal|CUDA error \(?\w{0,20}\)?:? ?invalid device ordinal",
             example="RuntimeError: CUDA error: invalid device ordinal",
             counter_example="RuntimeError: CUDA error: out of memory",
+            cause="A process asks for a GPU number that it does not see: more processes than GPUs, or a"
+            " number counted without regard to CUDA_VISIBLE_DEVICES",
         ),
+    )
+    remedies = (
+        remedy("start one process for each GPU that is visible", "torchrun --nproc_per_node gpu train.py"),
+        remedy("look at what is visible", "nvidia-smi -L; echo $CUDA_VISIBLE_DEVICES"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

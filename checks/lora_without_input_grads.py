@@ -21,6 +21,7 @@ from llm_doctor.check import (
     healthy,
     in_scripts,
     proven,
+    remedy,
     reproduced,
     sick,
     stack_risk,
@@ -91,15 +92,61 @@ class LoraWithoutInputGrads(Check):
     url = "https://github.com/huggingface/transformers/issues/26334"
     symptoms = (
         Symptom(
-            pattern=r"element 0 of tensors does not require grad and does not have a grad_fn",
+            pattern=r"element 0 of (?:tensors|variables) does not require grad",
             example="RuntimeError: element 0 of tensors does not require grad and does not have a grad_fn",
             counter_example="RuntimeError: a variable needed for gradient computation has been modified",
+            cause="The loss hangs on nothing that is trained: checkpointed blocks whose inputs need no "
+            "gradient, or no trainable parameter at all",
+        ),
+        Symptom(
+            pattern=r"none of output has requires_grad=True, this checkpoint\(\) is not necessary",
+            example="RuntimeError: none of output has requires_grad=True, this checkpoint() is not necessary",
+            counter_example="the checkpoint is not necessary",
+            cause="A checkpointed block's output needs no gradient: neither its inputs nor its weights do",
+        ),
+        Symptom(
+            pattern=r"One of the differentiated Tensors does not require grad",
+            example="RuntimeError: One of the differentiated Tensors does not require grad",
+            counter_example="RuntimeError: One of the differentiated Tensors appears to not have been used",
+            cause="A gradient is asked for a tensor that needs none",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"a leaf Variable that requires grad is being used in an in-place operation",
+            example="a leaf Variable that requires grad is being used in an in-place operation.",
+            counter_example="a leaf Variable that requires grad",
+            cause="Embeddings that were made to require a gradient (enable_input_require_grads) are written "
+            "to in place",
+            sure="likely",
+            fixes=(
+                remedy(
+                    "leave enable_input_require_grads() out and checkpoint without reentrance",
+                    'gradient_checkpointing_kwargs={{"use_reentrant": False}}',
+                    "edit",
+                ),
+                remedy("copy the embeddings first", "inputs_embeds = inputs_embeds.clone()", "edit"),
+            ),
         ),
         Symptom(
             pattern=r"None of the inputs have requires_grad=True",
             example="UserWarning: None of the inputs have requires_grad=True. Gradients will be None",
             counter_example="the inputs have requires_grad=True",
+            cause="No input of a checkpointed block needs a gradient, so its weights get none",
+            standing="hint",
         ),
+    )
+    remedies = (
+        remedy(
+            "let the embeddings' output need a gradient, before get_peft_model",
+            "model.enable_input_require_grads()",
+            "edit",
+        ),
+        remedy(
+            "checkpoint without reentrance (transformers 4.35 and later)",
+            'gradient_checkpointing_kwargs={{"use_reentrant": False}}',
+            "edit",
+        ),
+        remedy("see that anything is trained at all", "model.print_trainable_parameters()", "edit"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

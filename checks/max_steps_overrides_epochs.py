@@ -10,7 +10,6 @@ from llm_doctor.check import (
     Check,
     Example,
     Suspicion,
-    Symptom,
     at,
     cannot_tell,
     case_of,
@@ -61,13 +60,6 @@ class MaxStepsOverridesEpochs(Check):
     since = "0.1.0"
     of_workload = True
     url = "https://huggingface.co/docs/transformers/main_classes/trainer"
-    symptoms = (
-        Symptom(
-            pattern=r"max_steps is given, it will override any value given in num_train_epochs",
-            example="max_steps is given, it will override any value given in num_train_epochs",
-            counter_example="max_steps has to be specified. The number of steps needs to be known in advance",
-        ),
-    )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Both values of every training run."""

@@ -18,6 +18,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.model import CachedModel, CacheFolder, Environment, Finding, Fix, HfCaches, Severity
@@ -77,17 +78,247 @@ class ModelNotCached(Check):
     url = "https://huggingface.co/docs/transformers/installation#offline-mode"
     symptoms = (
         Symptom(
-            pattern=r"We couldn't connect to 'https?://\S+' to load|offline mode is enabled"
-            r"|outgoing traffic has been disabled",
+            pattern=r"We couldn`t connect to `(?P<hub>https?://[^\s'\"`]{3,80})` to load",
             example="OSError: We couldn't connect to 'https://huggingface.co' to load this file, couldn't"
             " find it in the cached files",
             counter_example="We couldn't connect to the tracker",
+            cause="{hub} cannot be reached and the file is not in the cache",
         ),
         Symptom(
-            pattern=r"You are trying to access a gated repo|GatedRepoError|is a gated repo",
-            example="OSError: You are trying to access a gated repo.",
-            counter_example="403 Client Error: you are not in the organisation",
+            pattern=r"couldn`t find (?:it|them) in the cached files",
+            example="couldn't find them in the cached files.",
+            counter_example="found them in the cached files",
+            cause="The Hub cannot be reached and the file is not in the cache",
         ),
+        Symptom(
+            pattern=r"offline mode is enabled|OfflineModeIsEnabled",
+            example="OfflineModeIsEnabled: Cannot reach https://huggingface.co/api/models/gpt2: offline"
+            " mode is enabled."
+            " To disable it, please unset the `HF_HUB_OFFLINE` environment variable.",
+            counter_example="offline mode is disabled",
+            cause="Offline mode is on (HF_HUB_OFFLINE) and what is asked for is not in the cache",
+            fixes=(
+                remedy("fetch it where there is a network, with the same HF_HOME", "hf download ORG/MODEL"),
+                remedy("switch it off", "unset HF_HUB_OFFLINE TRANSFORMERS_OFFLINE"),
+            ),
+        ),
+        Symptom(
+            pattern=r"outgoing traffic has been disabled",
+            example="LocalEntryNotFoundError: Cannot find the requested files in the disk cache and"
+            " outgoing traffic has been"
+            " disabled. To enable hf.co look-ups and downloads online, set 'local_files_only' to False.",
+            counter_example="outgoing traffic is allowed",
+            cause="Only local files are allowed (local_files_only, HF_HUB_OFFLINE) and what is asked for"
+            " is not in the cache",
+            fixes=(
+                remedy("fetch it where there is a network, with the same HF_HOME", "hf download ORG/MODEL"),
+                remedy("allow downloads: leave out local_files_only=True and HF_HUB_OFFLINE=1"),
+            ),
+        ),
+        Symptom(
+            pattern=r"we cannot find the (?:requested files|appropriate snapshot folder)",
+            example="LocalEntryNotFoundError: An error happened while trying to locate the file on the"
+            " Hub and we cannot find"
+            " the requested files in the local cache. Please check your connection and try again or make"
+            " sure your Internet"
+            " connection is on.",
+            counter_example="we found the requested files",
+            cause="The Hub cannot be reached and what is asked for is not in the cache",
+        ),
+        Symptom(
+            pattern=r"An error happened while trying to locate the files? on the Hub",
+            example="An error happened while trying to locate the file on the Hub and we cannot find the"
+            " requested files in",
+            counter_example="the file is on the Hub",
+            cause="The Hub cannot be reached and what is asked for is not in the cache",
+        ),
+        Symptom(
+            pattern=r"host=`(?P<host>[\w.-]*(?:huggingface\.co|hf\.co|hf-mirror\.com|modelscope\.cn"
+            r"|xethub\.hf\.co))`, port=\d{2,5}\):"
+            r" (?:Max retries exceeded|Read timed out|Pool)",
+            example="requests.exceptions.ConnectionError: HTTPSConnectionPool(host='huggingface.co',"
+            " port=443): Max retries"
+            " exceeded with url: /gpt2/resolve/main/config.json (Caused by ConnectTimeoutError(",
+            counter_example="HTTPConnectionPool(host='tracker', port=5000): Max retries exceeded with"
+            " url: /api",
+            cause="{host} cannot be reached",
+        ),
+        Symptom(
+            pattern=r"`Connection to (?P<host>[\w.-]{0,40}(?:huggingface\.co|hf\.co|hf-mirror\.com))"
+            r" timed out",
+            example="'Connection to huggingface.co timed out. (connect timeout=10)'",
+            counter_example="Connection to the server timed out",
+            cause="{host} cannot be reached: the connection times out",
+        ),
+        Symptom(
+            pattern=r"(?:thrown while requesting|Retrying in \d{1,3}s? \[Retry|Failed to establish a new"
+            r" connection)[^\n]{0,160}"
+            r"(?:huggingface\.co|hf\.co|hf-mirror\.com)",
+            example="'(MaxRetryError(\"HTTPSConnectionPool(host='huggingface.co', port=443)\"))' thrown"
+            " while requesting HEAD"
+            " https://huggingface.co/gpt2/resolve/main/config.json",
+            counter_example="thrown while requesting HEAD https://example.org",
+            standing="hint",
+            cause="The Hub cannot be reached",
+        ),
+        Symptom(
+            pattern=r"(?:Couldn`t|Could not) reach `(?P<what>[\w./-]{2,100})` on the Hub",
+            example="ConnectionError: Couldn't reach 'wikitext' on the Hub (ConnectTimeout)",
+            counter_example="Couldn't reach the end",
+            cause="The Hub cannot be reached to load the data set {what}",
+        ),
+        Symptom(
+            pattern=r"ConnectionError: Couldn`t reach https?://(?P<host>[\w.-]{3,60})",
+            example="ConnectionError: Couldn't reach"
+            " https://huggingface.co/datasets/squad/resolve/main/squad.py (ConnectionError)",
+            counter_example="ConnectionError: refused",
+            cause="{host} cannot be reached to load the data set",
+        ),
+        Symptom(
+            pattern=r"There was a specific connection error when trying to load (?P<model>[\w./-]{2,120})",
+            example="OSError: There was a specific connection error when trying to load"
+            " meta-llama/Llama-2-7b-hf:",
+            counter_example="There was an error when loading",
+            standing="aftermath",
+            cause="The Hub refused, or did not answer, when {model} was asked for: the next line says why",
+        ),
+        Symptom(
+            pattern=r"(?P<status>429|50[0234]) (?:Client|Server) Error: ?(?P<what>[A-Z][\w\x20-]{3,30})"
+            r" for url:"
+            r" https?://(?P<host>[\w.-]{0,30}(?:huggingface\.co|hf\.co|hf-mirror\.com|modelscope\.cn))",
+            example="requests.exceptions.HTTPError: 504 Server Error: Gateway Time-out for url:"
+            " https://huggingface.co/api/models/gpt2",
+            counter_example="504 Server Error: Gateway Time-out for url: https://example.org",
+            cause="{host} answers with {status} ({what}): it is overloaded, or too much is asked of it",
+            fixes=(
+                remedy("try again later: nothing is wrong here"),
+                remedy("log in: the limits are higher then", "hf auth login"),
+                remedy("load once, then keep to the cache on every rank", "HF_HUB_OFFLINE=1", "environment"),
+            ),
+        ),
+        Symptom(
+            pattern=r"(?:Client|Server) error `(?P<status>429 Too Many Requests|50[0234]"
+            r" [A-Z][\w\x20-]{3,30})` for url `https?://"
+            r"(?P<host>[\w.-]{0,30}(?:huggingface\.co|hf\.co|hf-mirror\.com|modelscope\.cn))",
+            example="httpx.HTTPStatusError: Server error '504 Gateway Time-out' for url"
+            " 'https://huggingface.co/api/models/gpt2'",
+            counter_example="Server error '504 Gateway Time-out' for url 'https://example.org'",
+            cause="{host} answers with {status}: it is overloaded, or too much is asked of it",
+            fixes=(
+                remedy("try again later: nothing is wrong here"),
+                remedy("log in: the limits are higher then", "hf auth login"),
+                remedy("load once, then keep to the cache on every rank", "HF_HUB_OFFLINE=1", "environment"),
+            ),
+        ),
+        Symptom(
+            pattern=r"httpx?2?\.(?:ConnectError|ConnectTimeout|ReadTimeout|ProxyError|RemoteProtocolError)",
+            example="httpx.ConnectError: [Errno -2] Name or service not known",
+            counter_example="httpx.HTTPStatusError: Client error '404 Not Found'",
+            standing="aftermath",
+            sure="likely",
+            cause="A server cannot be reached, most likely the Hub",
+        ),
+        Symptom(
+            pattern=r"429 Too Many Requests|We had to rate limit (?:you|your IP)",
+            example="HfHubHTTPError: 429 Too Many Requests: you have reached your 'api' rate limit.",
+            counter_example="429 tokens",
+            cause="The Hub refuses further requests for now (429): too many came from this address",
+            fixes=(
+                remedy("log in: the limits are higher then", "hf auth login"),
+                remedy("load once, then keep to the cache on every rank", "HF_HUB_OFFLINE=1", "environment"),
+            ),
+        ),
+        Symptom(
+            pattern=r"(?:huggingface\.co|hf\.co|hf-mirror\.com)[\s\S]{0,400}?(?:CERTIFICATE_VERIFY_FAILED"
+            r"|SSLEOFError|SSLError|UNEXPECTED_EOF_WHILE_READING"
+            r"|WRONG_VERSION_NUMBER|ProxyError|Tunnel connection failed)",
+            example="HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded with url:"
+            " /gpt2 (Caused by"
+            " SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify"
+            " failed')))",
+            counter_example="https://huggingface.co was reached",
+            cause="A proxy or firewall stands between this machine and the Hub: the encrypted connection"
+            " cannot be made",
+            fixes=(
+                remedy("name the proxy", "export HTTPS_PROXY=http://proxy:3128"),
+                remedy(
+                    "and its certificate",
+                    "export REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt"
+                    " SSL_CERT_FILE=$REQUESTS_CA_BUNDLE",
+                ),
+                remedy("use a mirror", "export HF_ENDPOINT=https://hf-mirror.com"),
+            ),
+        ),
+        Symptom(
+            pattern=r"Distant resource does not (?:seem to be on huggingface\.co|have an ETag|have a"
+            r" Content-Length)|does not seem to be served"
+            r" by a Hugging Face Hub endpoint",
+            example="FileMetadataError: Distant resource does not seem to be on huggingface.co. It is"
+            " possible that a configuration"
+            " issue prevents you from downloading resources from https://huggingface.co.",
+            counter_example="the resource is on huggingface.co",
+            cause="What answers in place of the Hub is not the Hub: a proxy, a firewall or a mirror that"
+            " lacks its headers",
+            fixes=(
+                remedy("use the Hub itself, or another mirror", "unset HF_ENDPOINT"),
+                remedy("upgrade: older releases take other headers", "pip install -U huggingface_hub"),
+            ),
+        ),
+        Symptom(
+            pattern=r"(?:CAS service error|Data processing error: CAS|ReqwestMiddleware Error|reqwest error)",
+            example="RuntimeError: Data processing error: CAS service error : ReqwestMiddleware Error:"
+            " Request failed after 5"
+            " retries",
+            counter_example="CAS service",
+            sure="likely",
+            cause="A download from the Hub's Xet storage failed: its servers cannot be reached from here",
+            fixes=(
+                remedy("try again: what is there already is kept", "hf download ORG/MODEL"),
+                remedy("download the plain way", "HF_HUB_DISABLE_XET=1", "environment"),
+            ),
+        ),
+        Symptom(
+            pattern=r"(?:IncompleteRead|Connection broken: |ChunkedEncodingError|ReadTimeoutError|Read"
+            r" timed out)[\s\S]{0,300}?"
+            r"(?:huggingface\.co|hf\.co|hf-mirror\.com)",
+            example="requests.exceptions.ReadTimeout:"
+            " (ReadTimeoutError(\"HTTPSConnectionPool(host='cdn-lfs.huggingface.co',"
+            ' port=443): Read timed out. (read timeout=10)"), "(Request ID: 1)")',
+            counter_example="Read timed out",
+            sure="likely",
+            cause="A download from the Hub broke off",
+            fixes=(
+                remedy("try again: what is there already is kept", "hf download ORG/MODEL"),
+                remedy("and wait longer for an answer", "HF_HUB_DOWNLOAD_TIMEOUT=60", "environment"),
+            ),
+        ),
+        Symptom(
+            pattern=r"(?:Can`t|Couldn`t) load (?:following )?files from cache: |Cannot find an"
+            r" appropriate cached snapshot folder",
+            example="LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder for the"
+            " specified revision on the"
+            " local disk and outgoing traffic has been disabled.",
+            counter_example="files from the cache are used",
+            cause="What is asked for is not in the cache, and nothing may be downloaded",
+        ),
+        Symptom(
+            pattern=r"The cached snapshot for `(?P<model>[\w./-]{2,120})` [^\n]{0,160} is incomplete",
+            example="IncompleteSnapshotError: The cached snapshot for 'org/model' (revision 'main',"
+            " commit 1a2b) is incomplete: 3"
+            " file(s) are missing",
+            counter_example="the cached snapshot is used",
+            cause="The download of {model} in the cache is not complete",
+            fixes=(remedy("complete it where there is a network", "hf download {model}"),),
+        ),
+    )
+    remedies = (
+        remedy(
+            "fetch it beforehand where there is a network, with the HF_HOME of the job",
+            "hf download ORG/MODEL",
+        ),
+        remedy("then tell the job to ask for nothing", "HF_HUB_OFFLINE=1", "environment"),
+        remedy("where the Hub is blocked, use a mirror", "HF_ENDPOINT=https://hf-mirror.com", "environment"),
+        remedy("name the proxy of the site", "HTTPS_PROXY=http://proxy:3128", "environment"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

@@ -11,7 +11,6 @@ from llm_doctor.check import (
     Check,
     Example,
     Suspicion,
-    Symptom,
     at,
     cannot_tell,
     case_of,
@@ -64,16 +63,6 @@ class NaiveModelParallel(Check):
     of_workload = True
     needs = (Gpus,)
     url = "https://huggingface.co/docs/accelerate/concept_guides/big_model_inference"
-    symptoms = (
-        Symptom(
-            pattern=r"`is_model_parallel` attribute will be force-set\s+to `True`",
-            example="You have loaded a model on multiple GPUs. `is_model_parallel` attribute will be "
-            "force-set "
-            "to `True` to avoid any unexpected behavior such as device placement mismatching.",
-            counter_example="The model is already on multiple devices. Skipping the move to device specified "
-            "in `args`.",
-        ),
-    )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """The map of every model that a single process trains."""

@@ -16,6 +16,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     in_every_story,
+    remedy,
     sick,
 )
 from llm_doctor.model import Environment, Finding, Fix, Gpu, Gpus, Packages
@@ -75,6 +76,7 @@ class NotebookMultiGpu(Check):
             "should only "
             "be initialized inside your training function.",
             counter_example="Launching training on 4 GPUs.",
+            cause="The Accelerator was made before notebook_launcher could start a process for each GPU",
         ),
         Symptom(
             pattern=r"CUDA has been initialized before the `notebook_launcher` could create a forked "
@@ -83,11 +85,26 @@ class NotebookMultiGpu(Check):
             "a forked "
             "subprocess.",
             counter_example="RuntimeError: An issue was found when launching the training: out of memory",
+            cause="CUDA was in use before notebook_launcher could fork a process for each GPU",
         ),
         Symptom(
             pattern=r"No module named 'mpi4py'",
             example="ModuleNotFoundError: No module named 'mpi4py'",
             counter_example="ModuleNotFoundError: No module named 'deepspeed'",
+            cause="DeepSpeed was started without its launcher, and looks for MPI to tell it its rank",
+            sure="likely",
+        ),
+    )
+    remedies = (
+        remedy(
+            "write the training to a script and start it with a launcher",
+            "!torchrun --nproc-per-node 2 train.py",
+        ),
+        remedy("make Accelerator and model inside the function that notebook_launcher runs"),
+        remedy(
+            "show the notebook one GPU, before torch is imported",
+            'os.environ["CUDA_VISIBLE_DEVICES"] = "0"',
+            "edit",
         ),
     )
 

@@ -19,6 +19,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     in_every_story,
+    remedy,
     sick,
 )
 from llm_doctor.model import Arm, Edit, Finding, Fix, Packages, ProofStatus, Severity, TrialCase, TrialResult
@@ -72,14 +73,49 @@ class QuantizationDeclaredTwice(Check):
     url = "https://github.com/huggingface/transformers/pull/26610"
     symptoms = (
         Symptom(
-            pattern=r"You can't pass `load_in_[48]bit`.{0,80}when passing\s+`quantization_config`",
+            pattern=r"You can't pass `load_in_[48]bit`[^\n]{0,80} when passing `quantization_config`",
             example="ValueError: You can't pass `load_in_4bit`or `load_in_8bit` as a kwarg when passing "
             "`quantization_config` argument at the same time.",
             counter_example="The `load_in_4bit` and `load_in_8bit` arguments are deprecated and will be "
             "removed in the future versions. Please, pass a `BitsAndBytesConfig` object in "
             "`quantization_config` argument instead.",
         ),
+        Symptom(
+            pattern=r"load_in_4bit and load_in_8bit are both True",
+            example="ValueError: load_in_4bit and load_in_8bit are both True, but only one can be used at "
+            "the same time",
+            counter_example="load_in_4bit and load_in_8bit are deprecated",
+            cause="The load is told to quantise to 4 and to 8 bits at once",
+            fixes=(remedy("keep one of them", "BitsAndBytesConfig(load_in_4bit=True)", "edit"),),
+        ),
+        Symptom(
+            pattern=r"The model is already quantized with (?P<first>\w{2,30})\. You can't quantize it again",
+            example="ValueError: The model is already quantized with gptq. You can't quantize it again with "
+            "QuantizationMethod.BITS_AND_BYTES",
+            counter_example="The model is quantized with gptq and is not serializable",
+            cause="The checkpoint is quantised by {first} already, and the load quantises it again",
+            fixes=(remedy("load it without a quantization_config, or take the unquantised checkpoint"),),
+        ),
+        Symptom(
+            pattern=r"The model is quantized with (?P<first>\w{2,40}) but you are passing a "
+            r"(?P<second>\w{2,40}) config",
+            example="ValueError: The model is quantized with GPTQConfig but you are passing a "
+            "BitsAndBytesConfig config. Please make sure to pass the same quantization config class to "
+            "`from_pretrained` with different loading attributes.",
+            counter_example="The model is quantized with GPTQConfig",
+            cause="The checkpoint is quantised with {first} and is loaded with a {second}",
+            fixes=(remedy("load it without a quantization_config, or take the unquantised checkpoint"),),
+        ),
+        Symptom(
+            pattern=r"You cannot load weights that are saved in int8 using `load_in_8bit=True",
+            example="ValueError: You cannot load weights that are saved in int8 using `load_in_8bit=True`, "
+            "make sure you are using `load_in_8bit=True` on float32/float16/bfloat16 weights.",
+            counter_example="load_in_8bit=True on float16 weights",
+            cause="The checkpoint holds int8 weights already, and load_in_8bit=True quantises them again",
+            fixes=(remedy("load it without load_in_8bit, or take the unquantised checkpoint"),),
+        ),
     )
+    remedies = (remedy("keep quantization_config= and remove load_in_4bit= or load_in_8bit=", "", "edit"),)
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Both ways of saying it, in every load."""

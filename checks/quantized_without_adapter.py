@@ -21,6 +21,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     in_every_story,
+    remedy,
     sick,
 )
 from llm_doctor.model import Arm, Finding, Fix, Packages, ProofStatus, TrialCase, TrialResult
@@ -79,7 +80,7 @@ class QuantizedWithoutAdapter(Check):
     """
 
     name = "quantized-without-adapter"
-    topic = "quantized-loading"
+    topic = "device-placement"
     severity = "error"
     since = "0.1.0"
     of_workload = True
@@ -93,6 +94,52 @@ class QuantizedWithoutAdapter(Check):
             "trainable adapters on top of the quantized model to correctly perform fine-tuning.",
             counter_example="ValueError: You cannot fine-tune quantized model with `torch.compile()`",
         ),
+        Symptom(
+            pattern=r"attach trainable adapters on top of the quantized model",
+            example="Please attach trainable adapters on top of the quantized model to correctly perform "
+            "fine-tuning. Please see: https://huggingface.co/docs/transformers/peft for more details",
+            counter_example="trainable adapters were attached to the quantized model",
+        ),
+        Symptom(
+            pattern=r"The model you want to train is loaded in 8-bit precision",
+            example="ValueError: The model you want to train is loaded in 8-bit precision.  Training an "
+            "8-bit model is not supported yet.",
+            counter_example="The model is loaded in 8-bit precision",
+            cause="This Trainer does not train a model that is loaded in 8 bits",
+            fixes=(
+                remedy(
+                    "train adapters on it",
+                    'model = get_peft_model(model, LoraConfig(r=16, task_type="CAUSAL_LM"))',
+                    "edit",
+                ),
+                remedy("with releases that can", "pip install -U transformers peft bitsandbytes"),
+            ),
+        ),
+        Symptom(
+            pattern=r"that quantization method do(?:es)? not support training",
+            example="ValueError: The model you are trying to fine-tune is quantized with awq but that "
+            "quantization method do not support training.",
+            counter_example="that quantization method supports training",
+            cause="The model's quantisation method cannot be trained through",
+            fixes=(remedy("load the unquantised checkpoint with BitsAndBytesConfig(load_in_4bit=True)"),),
+        ),
+        Symptom(
+            pattern=r"You cannot fine-tune quantized model with `torch\.compile",
+            example="ValueError: You cannot fine-tune quantized model with `torch.compile()` make sure to "
+            "pass a non-compiled model when fine-tuning a quantized model with PEFT",
+            counter_example="ValueError: You cannot perform fine-tuning on purely quantized models.",
+            cause="A quantised model is compiled before it is trained, which Trainer refuses",
+            fixes=(remedy("give Trainer the model without torch.compile", "torch_compile=False", "edit"),),
+        ),
+    )
+    remedies = (
+        remedy(
+            "put adapters on it before Trainer gets it",
+            'model = get_peft_model(model, LoraConfig(r=16, task_type="CAUSAL_LM"))',
+            "edit",
+        ),
+        remedy("give trl's trainers the adapter", "peft_config=LoraConfig(...)", "edit"),
+        remedy("load the model without quantisation to train all of it"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

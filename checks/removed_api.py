@@ -19,6 +19,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     proven,
+    remedy,
     sick,
 )
 from llm_doctor.model import (
@@ -81,19 +82,159 @@ class RemovedApi(Check):
     url = "https://github.com/huggingface/transformers/blob/main/MIGRATION_GUIDE_V5.md"
     symptoms = (
         Symptom(
-            pattern=r"got an unexpected keyword argument '\w+'",
-            example="TypeError: __init__() got an unexpected keyword argument 'load_in_8bit'",
-            counter_example="TypeError: forward() missing 1 required positional argument: 'input_ids'",
+            pattern=r"(?P<callee>(?:\w{0,60}(?:Arguments|Config|Trainer|Accelerator|Tokenizer\w{0,6}"
+            r"|Plugin|ForCausalLM|LMHeadModel"
+            r"|ForConditionalGeneration|ForSequenceClassification|ForTokenClassification"
+            r"|ForQuestionAnswering|DataCollator\w{0,40}"
+            r"|TransformerEncoderLayer|AdamW|PeftModel\w{0,30}|LLM|SamplingParams|EngineArgs|HfApi"
+            r"|DeepSpeedEngine"
+            r"|GradScaler|DistributedDataParallel|FullyShardedDataParallel))\.__init__"
+            r"|from_pretrained|get_peft_model|prepare_model_for_\w{4,40}|load_dataset|hf_hub_download"
+            r"|snapshot_download|init_process_group"
+            r"|load_checkpoint_and_dispatch|dispatch_model|infer_auto_device_map|cached_download"
+            r"|notebook_launcher|init_empty_weights"
+            r"|save_pretrained|load_adapter|training_step|compute_loss|log|gradient_checkpointing_enable"
+            r"|_set_gradient_checkpointing"
+            r"|_prepare_4d_\w{4,60}|create_optimizer\w{0,20}|init_distributed|fused_adam"
+            r"|_flash_attention_forward"
+            r"|apply_chat_template|clip_grad_norm_|_load_pretrained_model|evaluate|push_to_hub"
+            r"|_save_checkpoint|_get_train_sampler"
+            r"|prediction_step|_unpad_input|unpad_input)\(\) got an unexpected keyword argument"
+            r" `(?P<keyword>\w{1,60})`",
+            example="TypeError: TrainingArguments.__init__() got an unexpected keyword argument"
+            " 'evaluation_strategy'",
+            counter_example="TypeError: forward() got an unexpected keyword argument 'training'",
+            cause="{callee}() of the installed release does not take {keyword}=",
         ),
         Symptom(
-            pattern=r"cannot import name '\w+' from '(transformers|peft|accelerate|deepspeed|trl)\b",
+            pattern=r"__init__\(\) got an unexpected keyword argument"
+            r" `(?P<keyword>evaluation_strategy|eval_strategy|no_cuda|use_cpu|load_in_8bit"
+            r"|load_in_4bit|bnb_\w{4,30}|use_auth_token|overwrite_output_dir|group_by_length"
+            r"|half_precision_backend|save_safetensors"
+            r"|warmup_ratio|logging_dir|push_to_hub_\w{4,20}|include_inputs_for_metrics|report_to|optim"
+            r"|neftune_noise_alpha|gradient_checkpointing_kwargs"
+            r"|torch_compile|ddp_find_unused_parameters|tokenizer|processing_class|max_seq_length"
+            r"|max_length|dataset_text_field|packing|peft_config"
+            r"|dataset_batch_size|dataset_num_proc|eval_packing|formatting_func|trust_remote_code"
+            r"|torch_dtype|dtype|device_map|quantization_config"
+            r"|attn_implementation|use_flash_attention_2|low_cpu_mem_usage|rope_scaling|enable_lora"
+            r"|merge_weights|fan_in_fan_out|layers_pattern"
+            r"|use_rslora|use_dora|use_qalora|loftq_config|megatron_\w{3,20}|layer_replication"
+            r"|runtime_config|eva_config|lora_bias|exclude_modules"
+            r"|corda_config|trainable_token_indices|alora_\w{3,20}|arrow_config|target_parameters"
+            r"|ensure_weight_tying|auto_mapping|revision"
+            r"|dispatch_batches|even_batches|split_batches|use_seedable_sampler|logging_dir"
+            r"|use_configured_state|fp16_backend|sharded_ddp|xpu_backend"
+            r"|bf16_full_eval|deepspeed|fsdp|fsdp_config|predict_with_generate|sortish_sampler"
+            r"|generation_\w{4,20}|model_init_kwargs|beta|ref_model|loss_type"
+            r"|max_prompt_length|max_target_length|padding_free|log_with|model_name|ppo_epochs"
+            r"|mini_batch_size|reward_model|kl_coef|value_model"
+            r"|state_dict|is_trainable|autocast_adapter_dtype|ephemeral_gpu_offload|cache_dir"
+            r"|local_files_only|token|device_placement|mixed_precision"
+            r"|gradient_accumulation_steps|kwargs_handlers|project_dir|project_config|dynamo_backend"
+            r"|dynamo_plugin|ignored_modules"
+            r"|process_group|use_orig_params|device_id|proxies|dim_feedforward|norm_first|batch_first"
+            r"|foreach|fused|capturable|maximize|differentiable)`",
+            example="TypeError: __init__() got an unexpected keyword argument 'load_in_8bit'",
+            counter_example="TypeError: __init__() got an unexpected keyword argument 'num_blocks'",
+            sure="likely",
+            cause="{keyword}= is not taken by the installed release of the library that is called",
+        ),
+        Symptom(
+            pattern=r"(?:site-packages|dist-packages)/(?:peft|transformers|accelerate|trl|deepspeed"
+            r"|bitsandbytes|vllm|datasets)/[\s\S]{0,500}?"
+            r"(?P<callee>[\w.]{1,80})\(\) got an unexpected keyword argument `(?P<keyword>\w{1,60})`",
+            example='  File "/env/lib/python3.10/site-packages/peft/config.py", line 152, in'
+            " from_pretrained\n"
+            "    return cls.from_peft_type(**kwargs)\nTypeError: LoraConfig.__init__() got an unexpected"
+            " keyword argument"
+            " 'corda_config'",
+            counter_example='  File "/home/me/project/model.py", line 20, in forward\n'
+            "TypeError: forward() got an unexpected keyword argument 'training'",
+            sure="likely",
+            standing="aftermath",
+            cause="{callee}() does not take {keyword}=, which the installed library, or a file written by"
+            " a newer one, gives it",
+        ),
+        Symptom(
+            pattern=r"cannot import name `(?P<name>\w{2,80})` from"
+            r" `(?P<package>transformers|peft|accelerate|deepspeed|trl)`",
             example="ImportError: cannot import name 'AdamW' from 'transformers' (/venv/transformers.py)",
             counter_example="ImportError: cannot import name 'utils' from 'project'",
+            cause="The installed {package} has no {name}: it is gone, or not there yet",
+            fixes=(
+                remedy("upgrade {package} if {name} is newer than it", "pip install -U {package}"),
+                remedy(
+                    "else use what has taken its place, or install the release that the code was written for"
+                ),
+            ),
         ),
         Symptom(
-            pattern=r"Some specified arguments are not used by the HfArgumentParser",
-            example="Some specified arguments are not used by the HfArgumentParser: ['--no_cuda']",
+            pattern=r"(?:from|import) (?P<package>transformers|peft|accelerate|deepspeed|trl)[\w.]{0,80}"
+            r" import [\s\S]{0,300}?cannot import name `(?P<name>\w{2,80})`(?! from)",
+            example="----> 1 from transformers import AdamW, BertConfig\n\nImportError: cannot import"
+            " name 'AdamW'",
+            counter_example="from my_project import model\nImportError: cannot import name 'model'",
+            sure="likely",
+            cause="The installed {package} has no {name}: it is gone, or not there yet",
+        ),
+        Symptom(
+            pattern=r"Some specified arguments are not used by the HfArgumentParser:"
+            r" (?P<arguments>[^\n]{0,80}--(?:evaluation_strategy|no_cuda|use_cpu|overwrite_output_dir"
+            r"|warmup_ratio|group_by_length|logging_dir|sharded_ddp|fp16_opt_level|fp16_backend"
+            r"|half_precision_backend|tpu_num_cores|use_mps_device|past_index|jit_mode_eval|use_ipex"
+            r"|torchdynamo|fsdp_min_num_params|save_safetensors|include_tokens_per_second"
+            r"|per_gpu_\w{5,30})\b[^\n]{0,120})",
+            example="ValueError: Some specified arguments are not used by the HfArgumentParser:"
+            " ['--no_cuda']",
             counter_example="error: the following arguments are required: --output_dir",
+            cause="The installed TrainingArguments do not know these flags: {arguments}",
+        ),
+        Symptom(
+            pattern=r"error: unrecognized arguments:"
+            r" (?P<arguments>--local-rank[^\n]{0,100})",
+            example="train.py: error: unrecognized arguments: --local-rank=0",
+            counter_example="train.py: error: unrecognized arguments: --my_flag",
+            cause="torch 2's launcher gives {arguments}; scripts up to then read --local_rank",
+            sure="likely",
+            fixes=(
+                remedy(
+                    "read LOCAL_RANK from the environment and start through torchrun",
+                    "torchrun --nproc_per_node gpu train.py",
+                ),
+                remedy(
+                    "take the spelling of this release (torch 2: --local-rank)",
+                    'parser.add_argument("--local_rank", "--local-rank", type=int, default=-1)',
+                    "edit",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"\b(?P<class>\w{0,50}(?:Tokenizer\w{0,8}|ForCausalLM|LMHeadModel|Trainer|Accelerator"
+            r"|TrainingArguments|Config|PeftModel\w{0,30}|DynamicCache"
+            r"|LoraModel|Linear8bitLt|Linear4bit|Params4bit|LlamaRotaryEmbedding|LlamaAttention"
+            r"|LlamaDecoderLayer|AcceleratorState|PartialState"
+            r"|HybridCache|StaticCache))` object has no attribute `(?P<name>\w{2,60})`",
+            example="AttributeError: 'DynamicCache' object has no attribute 'seen_tokens'",
+            counter_example="AttributeError: 'list' object has no attribute 'shape'",
+            sure="likely",
+            cause="{class} of the installed release has no {name}: the code was written for another one",
+            fixes=(
+                remedy(
+                    "install the transformers that the code (of the model, where it brings its own) was"
+                    " written for",
+                    'pip install "transformers<5"',
+                ),
+                remedy("bring the code up to date: for a model of the Hub, its newest revision"),
+            ),
+        ),
+    )
+    remedies = (
+        remedy("use the name that the installed release has", "llm-doctor fix train.py"),
+        remedy("install the release that the script was written for", "pip install -r requirements.txt"),
+        remedy(
+            "where a file was written by a newer release, upgrade",
+            "pip install -U transformers peft accelerate trl",
         ),
     )
 

@@ -17,12 +17,20 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.model import Confidence, Environment, Finding, Fix, Severity
 from llm_doctor.workload.data import HostName, Launch, Place, Value, Workload
 from llm_doctor.workload.launch import COMMAND_LINE
 from llm_doctor.workload.paths import Rendezvous, host_name, rendezvous, starts_here
+
+_BY_ADDRESS = (
+    remedy(
+        "take the first node's address, or its name as the others' resolver knows it",
+        'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+    ),
+)
 
 
 class RendezvousUnreachable(Check):
@@ -60,31 +68,101 @@ class RendezvousUnreachable(Check):
     """
 
     name = "rendezvous-unreachable"
-    topic = "nccl"
+    topic = "host-limits"
     severity = "error"
     since = "0.1.0"
     of_workload = True
     url = "https://pytorch.org/docs/stable/elastic/run.html"
     symptoms = (
         Symptom(
-            pattern=r"(?i)The server socket has failed to (listen|bind)|EADDRINUSE|errno: 98\b"
-            r"|address already in use",
+            pattern=r"The server socket has failed to listen on any local network address\. port: "
+            r"(?P<port>\d{1,5}),"
+            r"[^\n]{0,80} EADDRINUSE",
             example="torch.distributed.DistNetworkError: The server socket has failed to listen on any local"
             " network address. port: 29500, useIpv6: false, code: -98, name: EADDRINUSE, message: address"
             " already in use",
             counter_example="The server socket is listening on port 29500",
+            cause="Port {port} is taken: another job, or what is left of one, listens there",
         ),
         Symptom(
-            pattern=r"(?i)Name or service not known|gai error: -\d+",
-            example="[W socket.cpp:601] [c10d] The IPv6 network addresses of (node-1, 29500) cannot be"
+            pattern=r"server socket has failed to (?:bind to|listen on) [^\n]{0,60}?:(?P<port>\d{2,5})\)? "
+            r"\(errno: 98",
+            example="[W socket.cpp:464] [c10d] The server socket has failed to bind to [::]:29500 (errno: "
+            "98 - Address"
+            " already in use).",
+            counter_example="The server socket has started to listen on [::]:29500.",
+            cause="Port {port} is taken: another job, or what is left of one, listens there",
+        ),
+        Symptom(
+            pattern=r"server socket has failed to (?:listen|bind)",
+            example="[E socket.cpp:500] [c10d] The server socket has failed to listen on any local network "
+            "address.",
+            counter_example="The server socket has started to listen on [::]:29500.",
+        ),
+        Symptom(
+            pattern=r"EADDRINUSE",
+            example="torch.distributed.DistNetworkError: code: -98, name: EADDRINUSE, message: address "
+            "already in use",
+            counter_example="code: -13, name: EACCES, message: permission denied",
+            cause="The port is taken: another job, or what is left of one, listens there",
+        ),
+        Symptom(
+            pattern=r"[Aa]ddress already in use",
+            example="RuntimeError: Address already in use",
+            counter_example="Address family not supported by protocol",
+            cause="The port is taken: another job, or what is left of one, listens there",
+        ),
+        Symptom(
+            pattern=r"attempting to bind on address (?P<place>[^\n]{1,60}?): address already in use",
+            example="[Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address "
+            "already in use",
+            counter_example="Uvicorn running on http://0.0.0.0:8000",
+            cause="The address {place} is taken: another server listens there",
+        ),
+        Symptom(
+            pattern=r"(?:Tried to|Trying to) launch distributed communication on port `(?P<port>\d{1,5})`, "
+            r"but another process",
+            example="ConnectionError: Tried to launch distributed communication on port `29500`, but "
+            "another process is"
+            " utilizing it. Please specify a different port",
+            counter_example="Launching distributed communication on port `29500`",
+            cause="Port {port} is taken: another job, or what is left of one, listens there",
+        ),
+        Symptom(
+            pattern=r"IPv4 network addresses of \((?P<master>[^)\n]{1,80})\) cannot be retrieved \(gai "
+            r"error: -\d{1,3} - (?P<why>[^)\n]{4,60})\)",
+            example="[W socket.cpp:601] [c10d] The IPv4 network addresses of (node-1, 29500) cannot be"
             " retrieved (gai error: -2 - Name or service not known).",
-            counter_example="The hostname of the client socket cannot be retrieved.",
+            counter_example="[W socket.cpp:601] [c10d] The IPv6 network addresses of (node-1, 29500) "
+            "cannot be"
+            " retrieved (gai error: -2 - Name or service not known).",
+            cause="The master ({master}) does not resolve on this node: {why}",
+            standing="hint",
+            fixes=_BY_ADDRESS,
         ),
         Symptom(
-            pattern=r"The port number of the rendezvous endpoint '.*' must be an integer between 0 and 65536",
+            pattern=r"getaddrinfo[^\n]{0,40} Name or service not known",
+            example="RuntimeError: getaddrinfo: Name or service not known",
+            counter_example="getaddrinfo: ok",
+            cause="The master's name does not resolve on this node",
+            fixes=_BY_ADDRESS,
+        ),
+        Symptom(
+            pattern=r"rendezvous endpoint `(?P<given>[^`'\n]{1,80})` must be an integer between",
             example="ValueError: The port number of the rendezvous endpoint '127.0.0.1:66665' must be an"
             " integer between 0 and 65536.",
             counter_example="ValueError: The hostname of the rendezvous endpoint ':29400' must be non-empty.",
+            cause="{given} ends in no port: a number up to 65535 is wanted",
+        ),
+    )
+    remedies = (
+        remedy(
+            "another port, or any free one on a single node",
+            "torchrun --master_port 29501 ...   # or --standalone",
+        ),
+        remedy(
+            "see who listens at torch's default port, and end what is left of an earlier run",
+            "ss -ltnp 'sport = :29500'",
         ),
     )
 

@@ -15,6 +15,7 @@ from llm_doctor.check import (
     cannot_tell,
     case_of,
     healthy,
+    remedy,
     sick,
 )
 from llm_doctor.host import PATIENT_CODE
@@ -70,15 +71,23 @@ class StackImportBroken(Check):
     url = "https://pip.pypa.io/en/stable/cli/pip_check/"
     symptoms = (
         Symptom(
-            pattern=r"ImportError: \S+: cannot open shared object file",
+            pattern=r"ImportError: \S{1,200}: cannot open shared object file",
             example="ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
             counter_example="FileNotFoundError: config.json: No such file or directory",
+            standing="aftermath",
+            sure="likely",
         ),
         Symptom(
-            pattern=r"ImportError: \S+: undefined symbol: \S+",
+            pattern=r"ImportError: \S{1,200}: undefined symbol: \S{1,200}",
             example="ImportError: flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
             counter_example="ld: warning: undefined symbol in an archive that is not used",
+            standing="aftermath",
+            sure="likely",
         ),
+    )
+    remedies = (
+        remedy("examine which package of the stack cannot be imported, and why", "llm-doctor run"),
+        remedy("see who wants which release", "pip check"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

@@ -20,6 +20,7 @@ from llm_doctor.check import (
     case_of,
     healthy,
     proven,
+    remedy,
     reproduced,
     sick,
 )
@@ -120,15 +121,30 @@ class ZeroBucketOom(Check):
     url = "https://github.com/deepspeedai/DeepSpeed/pull/1042"
     symptoms = (
         Symptom(
-            pattern=r"(CUDA out of memory|torch\.OutOfMemoryError)[\s\S]*(ipg|setup_buckets|reduce_bucket)",
-            example="CUDA out of memory. Tried to allocate 954.00 MiB ... self.setup_buckets()",
+            pattern=r"(?:setup_buckets|ipg_buffer|ipg_bucket|reduce_bucket_size)[\s\S]{0,700}?CUDA out of "
+            r"memory",
+            example="    buf_0 = torch.empty(int(self.reduce_bucket_size), dtype=self.dtype)\n"
+            "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 954.00 MiB (GPU 0; 15.78 "
+            "GiB)",
             counter_example="CUDA out of memory. Tried to allocate 20.00 MiB in attention",
         ),
         Symptom(
-            pattern=r"CUDA out of memory\. Tried to allocate (953\.67|954\.00|0\.93|1\.86) [MG]iB",
+            pattern=r"CUDA out of memory\. Tried to allocate (?P<asked>(?:953\.67|954\.00) MiB|"
+            r"(?:0\.93|1\.86) GiB)",
             example="CUDA out of memory. Tried to allocate 954.00 MiB (GPU 0; 15.78 GiB total capacity)",
             counter_example="CUDA out of memory. Tried to allocate 112.00 MiB",
+            cause="There is no GPU memory for a buffer of {asked}, the size of DeepSpeed's default "
+            "gradient bucket",
+            sure="likely",
         ),
+    )
+    remedies = (
+        remedy(
+            "smaller buckets in the DeepSpeed config",
+            '{{"zero_optimization": {{"reduce_bucket_size": 5e7, "allgather_bucket_size": 5e7}}}}',
+            "config",
+        ),
+        remedy("one bucket instead of two (ZeRO-1 and ZeRO-2)", '"overlap_comm": false', "config"),
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:

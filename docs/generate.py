@@ -1,4 +1,4 @@
-"""Writes what is made from the code: docs/checks/*.md, docs/report.schema.json; --check finds stale ones."""
+"""Writes what is made from the code: docs/checks/*.md and the schemas; --check finds stale ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Iterator
 
 from llm_doctor import registry
-from llm_doctor.check import Check
+from llm_doctor.check import Check, Symptom
+from llm_doctor.logs import data
 from llm_doctor.model import json_schema
 
 DOCS = Path(__file__).resolve().parent
@@ -17,24 +18,34 @@ _KINDS = {"healthy": "healthy", "sick": "sick", "cannot-tell": "cannot tell"}
 
 def pages() -> Iterator[tuple[Path, str]]:
     """Each file and its text."""
-    checks = [entry.check for entry in registry.registered() if entry.check and entry.origin == "built in"]
+    entries = registry.registered(logs=True)
+    checks = [entry.check for entry in entries if entry.check and entry.origin == "built in"]
     for check in checks:
         yield DOCS / "checks" / f"{check.name}.md", page(check)
     rows = [f"| [{check.name}]({check.name}.md) | {check.summary()} |" for check in checks]
     index = ["# Checks", "", "Made from the checks' own docstrings by `make docs`.", "", "| check | fault |"]
     yield DOCS / "checks" / "README.md", "\n".join([*index, "| --- | --- |", *rows]) + "\n"
     yield DOCS / "report.schema.json", json.dumps(json_schema(), indent=2) + "\n"
+    yield DOCS / "triage.schema.json", json.dumps(data.json_schema(), indent=2) + "\n"
 
 
 def page(check: type[Check]) -> str:
     """The docstring, then the examples, which are the check's tests."""
-    lines = [f"# {check.name}", "", check.documentation().rstrip(), "", "## Examples", ""]
+    lines = [f"# {check.name}", "", check.documentation().rstrip(), ""]
+    if check.symptoms:
+        lines += ["## In a log", "", *(f"- {_code(it)}" for it in check.symptoms), ""]
+    lines += [] if check.of_log else ["## Examples", ""]
     for example in check().examples():
         lines.append(f"- **{_KINDS[example.kind]}**: {example.title}")
         said = [*example.says, *([f"skipped: {example.reason}"] if example.reason else [])]
         lines += [f"  - {sentence}" for sentence in said]
     facts = f"Topic `{check.topic}`, since {check.since}."
     return "\n".join([*lines, "", facts]) + "\n"
+
+
+def _code(symptom: Symptom) -> str:
+    example = " ".join(symptom.example.split())
+    return f"`` {example[:200]} ``"
 
 
 def main() -> None:

@@ -1,3 +1,25 @@
 """llm-doctor: tries each suspected LLM training or inference failure in miniature on this very stack."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm_doctor.logs.data import Triage
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "install", "triage"]
+
+
+def triage(text: str) -> Triage:
+    """The causes that stand in the text of a log: `triage(text).diagnoses`, the best first."""
+    from llm_doctor.logs.reading import triage_text
+
+    return triage_text(text)
+
+
+def install() -> None:
+    """From now on a traceback that ends this program has the diagnosis under it, where there is one."""
+    from llm_doctor.logs.excepthook import install as install_hook
+
+    install_hook()

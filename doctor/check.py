@@ -6,6 +6,7 @@ in `HEADINGS`. `examine` and `conclude` are pure: they see facts, answers and tr
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import (
     TYPE_CHECKING,
@@ -36,6 +37,7 @@ from llm_doctor.model import (
     Fact,
     Facts,
     Finding,
+    Fix,
     Packages,
     Proof,
     Severity,
@@ -136,15 +138,53 @@ class Suspicion(NamedTuple):
 
 
 class Symptom(msgspec.Struct, frozen=True, kw_only=True):
-    """How a fault looks in a log: a pattern, a text that it is in, and a similar one that it is not in."""
+    """How a fault looks in a log: a pattern, a text that it is in, and a similar one that it is not in.
+
+    Logs are wrapped, boxed and pasted: a space in the pattern stands for any white space, a line break
+    included, or for none; a backtick for any quotes or none. Every pattern has a word that all its texts
+    have in them, by which it is looked for first. `cause` says in one sentence what happened, with the
+    pattern's named groups in braces; where it is empty, or a group has nothing, the check's first line
+    stands.
+
+    `standing`: a `failure` is a cause by itself; `aftermath` is what falls over after another failure as
+    well, and is the cause only where nothing else is; a `hint` is a warning, a cause only where nothing
+    failed."""
 
     pattern: str
     example: str
     counter_example: str
+    cause: str = ""
+    standing: Literal["failure", "aftermath", "hint"] = "failure"
+    sure: Literal["certain", "likely"] = "certain"
+    fixes: Tuple[Fix, ...] = ()
+    """What helps where this is in a log; else the check's `remedies`. Groups stand in braces here too."""
 
     def matches(self, text: str) -> bool:
         """Whether this text shows the fault."""
-        return re.search(self.pattern, text) is not None
+        return self.search(text) is not None
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Where the text first shows it."""
+        return _loosened(self.pattern).search(text)
+
+
+def remedy(
+    title: str, preview: str = "", kind: Literal["edit", "command", "environment", "config"] = "command"
+) -> Fix:
+    """What a person may do about what stands in a log: a command or other text to copy, or advice alone."""
+    return Fix(title=title, kind=kind if preview else "advice", applicability="manual", preview=preview)
+
+
+@functools.lru_cache(maxsize=None)
+def _loosened(pattern: str) -> re.Pattern[str]:
+    # Bounded, so that nothing backtracks for long.
+    return re.compile(
+        _LOOSE.sub(lambda it: it[1] or (r"(?:\s{0,80})" if it[0] == " " else "[`'\"]*"), pattern)
+    )
+
+
+_LOOSE = re.compile(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|[ `]")
+"""Escapes and classes of characters, which stay as they are; spaces and backticks."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,6 +292,10 @@ class Check:
     questions: ClassVar[Tuple[Question, ...]] = ()
     trials: ClassVar[Tuple[Trial, ...]] = ()
     symptoms: ClassVar[Tuple[Symptom, ...]] = ()
+    remedies: ClassVar[Tuple[Fix, ...]] = ()
+    """What helps where a symptom is in a log, the best first."""
+    of_log: ClassVar[bool] = False
+    """Whether it is known by its symptoms alone: nothing is examined before a job."""
     url: ClassVar[str | None] = None
     of_workload: ClassVar[bool] = False
     """Whether it examines a workload and nothing else: without one it is skipped."""

@@ -23,6 +23,7 @@ from llm_doctor import __version__
 
 if TYPE_CHECKING:
     from llm_doctor.host import Host
+    from llm_doctor.logs.data import Triage
     from llm_doctor.model import Report
     from llm_doctor.settings import Settings
 
@@ -89,9 +90,18 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "llm-doctor fix --apply train.sbatch       change it, after a yes",
         "llm-doctor fix --undo                     as it was before",
     ),
+    "triage": (
+        "llm-doctor triage train.log",
+        "llm-doctor triage --here slurm-4711.out",
+        "deepspeed train.py 2>&1 | llm-doctor triage",
+    ),
+    "exec": (
+        "llm-doctor exec -- deepspeed train.py --deepspeed ds_config.json",
+        "llm-doctor exec --no-preflight -- torchrun --nproc-per-node 8 train.py",
+    ),
     "list": ("llm-doctor list", "llm-doctor list --format json"),
     "explain": ("llm-doctor explain lora-without-input-grads",),
-    "schema": ("llm-doctor schema > report.schema.json",),
+    "schema": ("llm-doctor schema > report.schema.json", "llm-doctor schema triage > triage.schema.json"),
 }
 
 
@@ -362,13 +372,149 @@ def _undo() -> int:
     return 1 if done.refused else 0
 
 
+@cli.command(short_help="From the log of a failed job to its cause and fix.")
+@click.option("--format", "format_", type=click.Choice(_FORMATS), default="text", show_default=True)
+@click.option("--here", is_flag=True, help="Let check and trial say whether it is so on this machine.")
+@click.option("--python", metavar="PATH", help="With --here: the patient, as of run.")
+@click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in.")
+@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
+@click.argument("logs", nargs=-1, metavar="[LOG]...", type=click.Path())
+def triage(**options: Any) -> None:
+    """Name the cause of a failure that stands in a LOG, and what helps; - or no name reads standard input.
+
+    Exit codes: 0 at least one diagnosis; 1 nothing known; 2 usage; 3 a log could not be read and nothing was
+    diagnosed; 130 interrupted."""
+    logs = list(options["logs"]) or ["-"]
+    if logs == ["-"] and not options["logs"] and sys.stdin is not None and sys.stdin.isatty():
+        raise click.UsageError("which LOG? A file, or pipe one in")
+    from llm_doctor.logs.reading import triage_logs
+
+    found = triage_logs(logs)
+    code = found.exit_code
+    if options["here"]:
+        from llm_doctor.logs.here import names, with_this_machine
+
+        wanted = names(found)
+        if wanted:
+            report, _ = _examined_alone(wanted, options["python"])
+            found = with_this_machine(found, report)
+            code = INTERRUPTED if report.exit_code == INTERRUPTED else code
+    _emit(_drawn_triage(found, options))
+    sys.exit(code)
+
+
+def _drawn_triage(found: Triage, options: Mapping[str, Any]) -> str:
+    if not options["no_redact"]:
+        from llm_doctor.redact import redactor
+
+        found = redactor().struct(found)
+    if options["format_"] == "json":
+        import msgspec
+
+        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+    from llm_doctor.render import triage as drawing
+
+    if options["format_"] == "markdown":
+        return drawing.markdown(found)
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+    return drawing.text(found, width=width, color=_wants_color(options["color"], ""))
+
+
+def _examined_alone(only: Sequence[str], python: str | None) -> tuple[Report, None]:
+    """What these checks say of this machine, without a workload."""
+    from llm_doctor.host import real_host
+
+    options = {
+        "model": None,
+        "assume": (),
+        "only": only,
+        "deep": False,
+        "budget": 60.0,
+        "fail_on": "never",
+        "quiet": False,
+    }
+    return _examined(real_host(), python, None, options, lambda: None)
+
+
+@cli.command(
+    "exec",
+    context_settings={"allow_interspersed_args": False},
+    short_help="Examine a job, run it, and triage it if it fails.",
+)
+@click.option("--no-preflight", is_flag=True, help="Run it at once.")
+@click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in the diagnosis.")
+@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
+@click.argument("workload", nargs=-1, metavar="COMMAND...", type=click.UNPROCESSED)
+def exec_(**options: Any) -> None:
+    """Run a job as if it were started by itself: input, output, signals and exit code are its own. Before it,
+    what `run` finds is said on standard error; after it failed, what `triage` makes of its output.
+
+    The exit code is the job's; 126 and 127 say, as of a shell, that it could not be started."""
+    command = list(options["workload"])
+    if not command:
+        raise click.UsageError("which command? llm-doctor exec -- deepspeed train.py")
+    from llm_doctor.logs.execution import Execution
+
+    if not options["no_preflight"]:
+        _preflight(command, options)
+    job = Execution(command, _DISPOSITIONS)
+    try:
+        job.run()
+    except OSError as error:
+        _complain(f"llm-doctor: {command[0]}: {error.strerror or error}")
+        sys.exit(126 if error.errno == errno.EACCES else 127)
+    if job.failed:
+        with contextlib.suppress(Exception):  # the job has ended as it has, whatever is made of it
+            from llm_doctor.logs.reading import triage_output
+
+            found = triage_output(job.tail, job.lines_before)
+            if found.diagnoses or any(log.unknown for log in found.logs):
+                _complain("")
+                _complain(_drawn_triage(found, {**options, "format_": "text"}).rstrip("\n"))
+    job.end_like_it()
+
+
+def _preflight(command: Sequence[str], options: Mapping[str, Any]) -> None:
+    """What `run` says of the job, on standard error. Nothing of it keeps the job from running."""
+    from llm_doctor.host import real_host
+    from llm_doctor.workload.launch import is_launch
+    from llm_doctor.workload.reading import is_job_script
+
+    settings = {
+        "model": None,
+        "assume": (),
+        "only": (),
+        "deep": False,
+        "budget": 60.0,
+        "fail_on": "never",
+        "quiet": True,
+        "workload": command if is_launch(command) or is_job_script(command) else None,
+    }
+    try:
+        report, _ = _examined(real_host(), None, None, settings, lambda: None)
+        from llm_doctor.redact import redactor
+        from llm_doctor.render import text
+
+        if report.exit_code == INTERRUPTED:
+            raise KeyboardInterrupt
+        report = report if options["no_redact"] else redactor().report(report)
+        color = _wants_color(options["color"], "") and sys.stderr.isatty()
+        _complain(text.render(report, width=80, color=color, quiet=True).rstrip("\n"))
+    except KeyboardInterrupt:
+        raise
+    except click.UsageError as error:
+        _complain(f"llm-doctor: not examined: {error.message}")
+    except Exception as error:
+        _complain(f"llm-doctor: not examined: {type(error).__name__}: {error}")
+
+
 @cli.command("list", short_help="Every check, and where it comes from.")
 @click.option("--format", "format_", type=click.Choice(("text", "json")), default="text", show_default=True)
 def list_(format_: str) -> None:
     """Every check: its name, the fault in one line, and where it comes from."""
     from llm_doctor import registry
 
-    entries = registry.registered()
+    entries = registry.registered(logs=True)
     if format_ == "json":
         rows = [
             {
@@ -385,6 +531,7 @@ def list_(format_: str) -> None:
     width = shutil.get_terminal_size((80, 24)).columns
     for entry in entries:
         origin = "" if entry.origin == "built in" else f"  [{entry.origin}]"
+        origin += "  [in logs only]" if entry.check and entry.check.of_log else ""
         what = entry.check.summary() if entry.check else f"broken: {entry.problem}"
         _emit(f"{entry.name}{origin}\n")
         _emit(textwrap.fill(what, width, initial_indent="  ", subsequent_indent="  ") + "\n")
@@ -397,7 +544,7 @@ def explain(name: str) -> None:
     from llm_doctor import registry
 
     try:
-        entry = registry.select(registry.registered(), [name])[0]
+        entry = registry.select(registry.registered(logs=True), [name])[0]
     except registry.UnknownCheck as error:
         raise click.UsageError(str(error)) from error
     if entry.check is None:
@@ -414,10 +561,14 @@ def explain(name: str) -> None:
         _emit(documentation)
 
 
-@cli.command()
-def schema() -> None:
-    """The JSON Schema of a report."""
-    from llm_doctor.model import json_schema
+@cli.command(short_help="The JSON Schema of a report, or of a triage.")
+@click.argument("of", type=click.Choice(("report", "triage")), default="report")
+def schema(of: str) -> None:
+    """The JSON Schema of a report, or of a triage."""
+    if of == "report":
+        from llm_doctor.model import json_schema
+    else:
+        from llm_doctor.logs.data import json_schema
 
     _emit(json.dumps(json_schema(), indent=2) + "\n")
 
@@ -574,6 +725,8 @@ class _EndOnce:
 
 
 _END_ONCE = _EndOnce()
+_DISPOSITIONS: dict[int, Any] = {}
+"""How this process was told to take signals, for the job that `exec` starts."""
 
 
 def _open_standard_streams() -> None:
@@ -591,7 +744,8 @@ def main() -> None:
     gc.disable()  # a run ends before cycles matter, and collecting while loading is a tenth of --no-probes
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         with contextlib.suppress(ValueError, OSError):
-            signal.signal(getattr(signal, name), _END_ONCE)
+            signum = getattr(signal, name)
+            _DISPOSITIONS[signum] = signal.signal(signum, _END_ONCE)
     try:
         cli.main(prog_name="llm-doctor", standalone_mode=False)
     except click.exceptions.Abort:

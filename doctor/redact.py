@@ -154,7 +154,8 @@ def _kept_fields(kind: Type[Any]) -> frozenset[str]:
         for name, hint in get_type_hints(kind).items()
         if any(get_origin(part) is Literal for part in (hint, *get_args(hint)))
     }
-    return frozenset(vocabulary | {name for owner, name in _IDENTIFIERS if owner is kind})
+    named = {name for owner, name in _IDENTIFIERS if owner is kind}
+    return frozenset(vocabulary | named | set(getattr(kind, "identifiers", ())))
 
 
 def redactor() -> Redactor:

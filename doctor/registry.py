@@ -35,12 +35,15 @@ class UnknownCheck(Exception):
     """A name that no check has, with the nearest; or names that leave no check to run."""
 
 
-def registered(workload: bool = True) -> list[Registered]:
+def registered(workload: bool = True, logs: bool = False) -> list[Registered]:
     """Every check, built in or from a plugin, by name. A broken plugin never raises.
 
-    Without a workload those that examine nothing else are named and not loaded: there are many of them."""
+    Without a workload those that examine nothing else are named and not loaded: there are many of them. Those
+    that are known by what stands in logs alone are only there with `logs`."""
     found: dict[str, Registered] = {}
-    for entry in [*_built_in(workload), *_plugins()]:
+    for entry in [*_built_in(workload, logs), *_plugins()]:
+        if entry.check is not None and entry.check.of_log and not logs:
+            continue
         if entry.name in found:
             problem = f"its name is taken by the check of {found[entry.name].origin}"
             entry = Registered(f"{entry.name} ({entry.origin})", entry.origin, None, problem)
@@ -55,6 +58,8 @@ def select(
     names = [entry.name for entry in entries]
     for name in (*only, *skip):
         if name not in names:
+            if any(entry.name == name for entry in registered(logs=True)):
+                raise UnknownCheck(f"{name} is known from logs alone: llm-doctor triage LOG")
             near = [n for n in names if name in n] or difflib.get_close_matches(name, names, n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise UnknownCheck(f"there is no check named {name!r}{hint} (llm-doctor list shows them all)")
@@ -64,10 +69,13 @@ def select(
     return chosen
 
 
-def _built_in(workload: bool) -> Iterator[Registered]:
+def _built_in(workload: bool, logs: bool) -> Iterator[Registered]:
     package = importlib.import_module(GROUP)
     for module in pkgutil.iter_modules(package.__path__):
-        left_out = None if workload else _of_workload(module.module_finder, module.name)
+        text = "" if workload and logs else _text(module.module_finder, module.name)
+        if not logs and "\n    of_log = True\n" in text:
+            continue
+        left_out = None if workload else _of_workload(text)
         if left_out is not None:
             yield left_out
             continue
@@ -81,14 +89,18 @@ def _built_in(workload: bool) -> Iterator[Registered]:
             yield Registered(check.name, "built in", check)
 
 
-def _of_workload(finder: object, module: str) -> Registered | None:
-    """The check of a file that says that it examines workloads alone, by the text of the file."""
+def _text(finder: object, module: str) -> str:
+    """The text of a check's file, to know what kind it is without loading it; empty where there is none."""
     folder = getattr(finder, "path", None)  # unknown in a zip file
     try:
         with open(os.path.join(folder or "", f"{module}.py"), encoding="utf-8") as file:
-            text = file.read()
+            return file.read()
     except OSError:
-        return None
+        return ""
+
+
+def _of_workload(text: str) -> Registered | None:
+    """The check of a file that says that it examines workloads alone, by the text of the file."""
     name, topic = (re.search(rf'^    {field} = "(.+)"$', text, re.MULTILINE) for field in ("name", "topic"))
     if "\n    of_workload = True\n" not in text or name is None or topic is None:
         return None

@@ -14,7 +14,9 @@ from llm_doctor.check import HEADINGS, TOPICS, Case, Check, Example
 from llm_doctor.examination import check_case
 from llm_doctor.model import CheckResult
 
-CHECKS = [entry.check for entry in registry.registered() if entry.check and entry.origin == "built in"]
+ENTRIES = [entry for entry in registry.registered(logs=True) if entry.origin == "built in"]
+CHECKS = [entry.check for entry in ENTRIES if entry.check]
+EXAMINING = [check for check in CHECKS if not check.of_log]
 EXAMPLES = [(check, example) for check in CHECKS for example in check().examples()]
 SYMPTOMS = [(check, symptom) for check in CHECKS for symptom in check.symptoms]
 
@@ -34,7 +36,11 @@ def test_an_example_says_what_it_promises(check: type[Check], example: Example) 
         assert result.reason == example.reason
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_every_file_of_a_check_can_be_loaded() -> None:
+    assert [entry.problem for entry in ENTRIES if entry.problem] == []
+
+
+@pytest.mark.parametrize("check", EXAMINING, ids=lambda check: check.name)
 def test_a_check_shows_health_sickness_and_doubt(check: type[Check]) -> None:
     kinds = {example.kind for example in check().examples()}
     assert kinds == {"healthy", "sick", "cannot-tell"}
@@ -88,7 +94,7 @@ def test_names_are_unique() -> None:
 def test_a_case_without_facts_is_skipped_by_every_check() -> None:
     from llm_doctor.check import facts_of
 
-    for check in CHECKS:
+    for check in EXAMINING:
         result = check_case(check, Case(facts=facts_of()), ())
         assert result.outcome == "skipped", check.name
         assert result.reason == "not in this example" or "workload" in str(result.reason), check.name

@@ -75,9 +75,11 @@ def test_every_option_that_is_written_down_exists(file: str) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= known, line
 
 
-def test_the_readme_names_every_check() -> None:
+def test_the_readme_names_every_check_that_examines_something() -> None:
     text = (ROOT / "README.md").read_text()
     for check in (ROOT / "checks").glob("[a-z]*.py"):
+        if "    of_log = True\n" in check.read_text():
+            continue
         assert f"](docs/checks/{check.stem.replace('_', '-')}.md)" in text
 
 

@@ -15,20 +15,20 @@ def render(report: Report) -> str:
     patient = report.patient
     parts = [
         f"### llm-doctor {report.doctor.version}: {report.verdict.upper()}",
-        _text(words.counts(report)),
+        plain(words.counts(report)),
         "",
-        _text(", ".join([*words.stack(report), words.system(report.facts)])),
+        plain(", ".join([*words.stack(report), words.system(report.facts)])),
         "",
     ]
     if patient.version is None:
-        parts.append(_text(f"The patient could not be examined: {report.facts.python.reason}."))
+        parts.append(plain(f"The patient could not be examined: {report.facts.python.reason}."))
     else:
-        python = f"Patient: {_code(patient.python)}, Python {_text(patient.version)}"
-        parts.append(f"{python} (by {_text(patient.chosen_by)}); {report.started}.")
-    parts += [line for said in words.workload_lines(report) for line in ("", _text(said))]
+        python = f"Patient: {code(patient.python)}, Python {plain(patient.version)}"
+        parts.append(f"{python} (by {plain(patient.chosen_by)}); {report.started}.")
+    parts += [line for said in words.workload_lines(report) for line in ("", plain(said))]
     sentence = words.gpu_sentence(report.facts)
     if sentence:
-        parts += ["", _text(sentence)]
+        parts += ["", plain(sentence)]
     for check, finding in words.findings(report):
         if finding.severity != "note":
             parts += ["", f"#### {finding.severity}: {check.name}", "", *_finding(finding)]
@@ -37,17 +37,17 @@ def render(report: Report) -> str:
     parts += ["", "#### Checks", "", "| check | outcome | why |", "| --- | --- | --- |"]
     for check in report.checks:
         trials = "; ".join(f"{t.name}: {t.status} on {t.device}" for t in check.trials)
-        parts.append(f"| {_text(check.name)} | {check.outcome} | {_text(check.reason or trials)} |")
+        parts.append(f"| {plain(check.name)} | {check.outcome} | {plain(check.reason or trials)} |")
     parts += ["", *_trials(report), "", *_ds_report(report), "", *_facts(report)]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _finding(finding: Finding) -> list[str]:
-    lines = [_text(finding.message), ""]
+    lines = [plain(finding.message), ""]
     where = words.place(finding)
     if where:
-        lines.append(f"- where: {_code(where)}")
-    lines.append(f"- proof: {_text(words.proof_line(finding))}")
+        lines.append(f"- where: {code(where)}")
+    lines.append(f"- proof: {plain(words.proof_line(finding))}")
     for fix in finding.fixes:
         lines += _fix(fix)
     return lines
@@ -59,8 +59,8 @@ def _notes(check: CheckResult) -> list[str]:
         return []
     lines = ["", f"#### note: {check.name}", ""]
     for note in notes:
-        where = f"{_code(words.place(note))}: " if note.subject.line is not None else ""
-        lines.append(f"- {where}{_text(note.message)}; {_text(words.proof_line(note))}")
+        where = f"{code(words.place(note))}: " if note.subject.line is not None else ""
+        lines.append(f"- {where}{plain(note.message)}; {plain(words.proof_line(note))}")
     for fix in dict.fromkeys(fix for note in notes for fix in note.fixes):  # each once
         lines += _fix(fix)
     return lines
@@ -68,7 +68,7 @@ def _notes(check: CheckResult) -> list[str]:
 
 def _fix(fix: Fix) -> list[str]:
     language = {"command": "sh", "environment": "sh", "edit": "python"}.get(fix.kind, "")
-    title = f"- fix ({fix.applicability}, {words.verified(fix.verified)}): {_text(fix.title)}"
+    title = f"- fix ({fix.applicability}, {words.verified(fix.verified)}): {plain(fix.title)}"
     return [title, "", *_block(fix.preview, language)]
 
 
@@ -112,12 +112,19 @@ def _block(text: str, language: str = "") -> list[str]:
     return [f"{fence}{language}", *text.splitlines(), fence]
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Text in backticks."""
     fence = "`" * (max((len(run) for run in re.findall(r"`+", text)), default=0) + 1)
     return f"{fence}{text}{fence}"
 
 
-def _text(text: str) -> str:
+def fenced(text: str) -> str:
+    """A block of text as it is."""
+    fence = "`" * max(3, max((len(run) for run in re.findall(r"`+", text)), default=0) + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def plain(text: str) -> str:
     """Text that Markdown leaves alone: no emphasis, no tags, no @mention, no issue reference."""
     escaped = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text.replace("\n", " "))
     return re.sub(r"(?<!\w)([@#])(?=\w)", "\\1\u200b", escaped)

@@ -94,6 +94,12 @@ def read_workload(host: Host, words: Sequence[str]) -> Workload:
     return with_paths(reader.workload(), host)
 
 
+def is_job_script(words: Sequence[str]) -> bool:
+    """Whether the words of a command line give a shell or scheduler a script that is there."""
+    named = next((word for word in words[1:] if not word.startswith("-")), None)
+    return os.path.basename(words[0]) in _RUN_SCRIPTS and named is not None and os.path.isfile(named)
+
+
 class _Reader:
     """Files that were asked for, and those that they lead to."""
 

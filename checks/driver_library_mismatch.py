@@ -1,0 +1,108 @@
+"""The driver's library and its loaded kernel module are of different versions."""
+
+from __future__ import annotations
+
+from llm_doctor.check import Check, Symptom, remedy
+
+
+class DriverLibraryMismatch(Check):
+    """The driver's library and its loaded kernel module are of different versions.
+
+    ## What it finds
+
+    In a log: NVML, nvidia-smi, the container runtime and CUDA that say so.
+
+    ## Why it breaks
+
+    An upgrade of the driver (often by unattended-upgrades) replaces the libraries at once, the kernel
+    module only when it is loaded anew. Jobs that run go on, new ones cannot start. In a container the
+    libraries of an image can shadow the host's.
+
+    ## How it is proven
+
+    By the log alone.
+
+    ## Fix
+
+    Restart the machine, or stop what uses the GPUs and load the module again.
+
+    ## References
+
+    - https://github.com/tinygrad/open-gpu-kernel-modules/issues/47
+    - https://github.com/Lightning-AI/pytorch-lightning/issues/10128
+    - https://github.com/intelligent-machine-learning/atorch/issues/2 (error 803)
+    """
+
+    name = "driver-library-mismatch"
+    topic = "driver-gpu"
+    severity = "error"
+    since = "0.1.0"
+    of_log = True
+    url = "https://github.com/tinygrad/open-gpu-kernel-modules/issues/47"
+    symptoms = (
+        Symptom(
+            pattern=r"[Dd]river/library version mismatch",
+            example="Failed to initialize NVML: Driver/library version mismatch",
+            counter_example="NVML library version: 570.124",
+        ),
+        Symptom(
+            pattern=r"RM has detected an NVML/RM version mismatch",
+            example="pynvml.NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch.",
+            counter_example="NVML Shared Library Not Found",
+        ),
+        Symptom(
+            pattern=r"unsupported display driver / cuda driver combination",
+            example="RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some "
+            "cuda functions before calling NumCudaDevices() that might have already set "
+            "an error? Error 803: system has unsupported display driver / cuda driver "
+            "combination",
+            counter_example="Error 804: forward compatibility was attempted on non supported HW",
+            cause="CUDA's user library and the loaded kernel module do not fit (error 803): an "
+            "upgrade without a restart, or another libcuda.so first on LD_LIBRARY_PATH",
+        ),
+        Symptom(
+            pattern=r"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH|cudaErrorSystemDriverMismatch",
+            example="CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+            counter_example="CUDA_ERROR_NO_DEVICE",
+        ),
+        Symptom(
+            pattern=r"API mismatch: the (?:client|NVIDIA kernel module) has the version "
+            r"(?P<client>\d[\d.]{2,20}\d),? but (?:NVRM:)? this (?:kernel module|NVIDIA "
+            r"driver component) has (?:the)? version (?P<module>\d[\d.]{2,20}\d)",
+            example="NVRM: API mismatch: the client has the version 535.129.03, but\nNVRM: this "
+            "kernel module has the version 535.104.05.  Please",
+            counter_example="API mismatch in the request",
+            cause="The driver's libraries are {client}, the loaded kernel module is {module}",
+        ),
+        Symptom(
+            pattern=r"API mismatch: the (?:client|NVIDIA kernel module) has the version "
+            r"(?P<client>\d[\d.]{2,20}\d)",
+            example="NVRM: API mismatch: the client has the version 535.129.03, but",
+            counter_example="API mismatch in the request",
+            cause="The driver's libraries ({client}) are not of the version of the loaded kernel module",
+        ),
+        Symptom(
+            pattern=r"kernel version (?P<module>\d[\d.]{2,20}\d) does not match DSO version "
+            r"(?P<client>\d[\d.]{2,20}\d)",
+            example="kernel version 470.57.2 does not match DSO version 470.63.1 -- cannot find "
+            "working devices in this configuration",
+            counter_example="kernel reported version is: 470.57.2",
+            cause="The driver's libraries are {client}, the loaded kernel module is {module}",
+        ),
+    )
+    remedies = (
+        remedy("restart the machine", "sudo reboot"),
+        remedy(
+            "with nothing on the GPUs, load the module anew",
+            "sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia",
+        ),
+        remedy(
+            "in a container, or with conda: let no other libcuda.so come first",
+            "unset LD_LIBRARY_PATH; ldconfig -p | grep libcuda",
+            "environment",
+        ),
+        remedy(
+            "and keep the driver from being upgraded under running jobs",
+            "sudo apt-mark hold 'nvidia-driver-*' 'libnvidia-*'",
+        ),
+    )

@@ -1,0 +1,157 @@
+"""There is no NVIDIA driver: it is not installed, not loaded, or not visible here."""
+
+from __future__ import annotations
+
+from llm_doctor.check import Check, Symptom, remedy
+
+
+class DriverNotLoaded(Check):
+    """There is no NVIDIA driver: it is not installed, not loaded, or not visible here.
+
+    ## What it finds
+
+    In a log: torch, NVML, nvidia-smi and the container runtime that find no driver, and imports that
+    fail because libcuda.so.1 is missing.
+
+    ## Why it breaks
+
+    libcuda.so.1 and libnvidia-ml.so.1 come with the driver and with nothing else. They are missing on a
+    login node, in a container started without its GPUs, and after a kernel upgrade that the module was
+    not built for.
+
+    ## How it is proven
+
+    By the log alone.
+
+    ## Fix
+
+    Install or load the driver; give the container its GPUs; run on a GPU node.
+
+    ## References
+
+    - https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAFunctions.cpp
+    - https://github.com/pytorch/pytorch/issues/74733
+    - https://github.com/vllm-project/vllm/issues/27268
+    """
+
+    name = "driver-not-loaded"
+    topic = "driver-gpu"
+    severity = "error"
+    since = "0.1.0"
+    of_log = True
+    url = "https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAFunctions.cpp"
+    symptoms = (
+        Symptom(
+            pattern=r"Error: Found no NVIDIA driver on your system",
+            example="RuntimeError: Found no NVIDIA driver on your system. Please check that you "
+            "have an NVIDIA GPU and installed a driver",
+            counter_example="The NVIDIA driver on your system is too old (found version 11040)",
+        ),
+        Symptom(
+            pattern=r"Found no NVIDIA driver on your system",
+            example="UserWarning: CUDA initialization: Found no NVIDIA driver on your system. "
+            "Please check that you have an NVIDIA GPU",
+            counter_example="The NVIDIA driver on your system is too old (found version 11040)",
+            standing="hint",
+        ),
+        Symptom(
+            pattern=r"couldn't communicate with the NVIDIA driver",
+            example="NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA "
+            "driver. Make sure that the latest NVIDIA driver is installed and running.",
+            counter_example="NVIDIA-SMI 550.54.14",
+            cause="The driver's kernel module is not loaded: nvidia-smi cannot speak to it",
+        ),
+        Symptom(
+            pattern=r"nvml error: (?:driver not loaded|not found|unknown error)",
+            example="nvidia-container-cli: initialization error: nvml error: driver not loaded: unknown",
+            counter_example="nvml error: driver/library version mismatch: unknown",
+            cause="The host's driver is not loaded, so no container gets a GPU",
+        ),
+        Symptom(
+            pattern=r"load library failed: (?P<library>libnvidia-ml\.so\.1|libcuda\.so\.1)",
+            example="nvidia-container-cli: initialization error: load library failed: "
+            "libnvidia-ml.so.1: cannot open shared object file: no such file or "
+            "directory: unknown",
+            counter_example="load library failed: libfoo.so",
+            cause="The host has no driver: {library} is missing",
+        ),
+        Symptom(
+            pattern=r"libcuda\.so(?:\.1)?: cannot open shared object",
+            example="ImportError: libcuda.so.1: cannot open shared object file: No such file or directory",
+            counter_example="ImportError: libcudart.so.12: cannot open shared object file: No such "
+            "file or directory",
+            cause="libcuda.so.1, which comes with the driver, is not to be found here",
+        ),
+        Symptom(
+            pattern=r"Error_(?:LibraryNotFound|DriverNotLoaded)|NVML Shared Library Not Found|"
+            r"Driver Not Loaded\b",
+            example="pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found",
+            counter_example="pynvml.NVMLError_NotSupported: Not Supported",
+            cause="NVML, which comes with the driver, is not to be found or not loaded",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"CUDA driver initialization failed, you might not have a CUDA gpu",
+            example="RuntimeError: CUDA driver initialization failed, you might not have a CUDA gpu.",
+            counter_example="CUDA initialization: CUDA unknown error",
+            cause="The driver could not be initialised: no GPU here, or the driver is broken",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"Failed to infer device type",
+            example="RuntimeError: Failed to infer device type, please set the environment "
+            "variable `VLLM_LOGGING_LEVEL=DEBUG`",
+            counter_example="INFO Automatically detected platform cuda.",
+            cause="vLLM finds no GPU: no driver is visible here, or torch has no CUDA",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"No platform detected, vLLM is running on UnspecifiedPlatform",
+            example="INFO 08-29 04:29:54 [__init__.py:245] No platform detected, vLLM is running "
+            "on UnspecifiedPlatform",
+            counter_example="INFO Automatically detected platform cuda.",
+            cause="vLLM finds no GPU: no driver is visible here, or torch has no CUDA",
+            standing="hint",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"CUDA_ERROR_STUB_LIBRARY|cudaErrorStubLibrary|CUDA driver is a stub library",
+            example="RuntimeError: CUDA error: CUDA driver is a stub library",
+            counter_example="LIBRARY_PATH=/usr/local/cuda/lib64/stubs",
+            cause="The toolkit's stub of libcuda.so was loaded instead of the driver's library",
+            fixes=(
+                remedy(
+                    "take the stubs folder off LD_LIBRARY_PATH (it is for linking: LIBRARY_PATH)",
+                    "export LD_LIBRARY_PATH=$(echo $LD_LIBRARY_PATH | tr ':' '\\n' | grep -v stubs | paste "
+                    "-sd:)",
+                    "environment",
+                ),
+            ),
+        ),
+        Symptom(
+            pattern=r"failed call to cuInit: (?P<error>CUDA_ERROR_(?!NO_DEVICE)\w{3,40}|UNKNOWN "
+            r"ERROR)",
+            example="failed call to cuInit: CUDA_ERROR_UNKNOWN: unknown error",
+            counter_example="failed call to cuInit: CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected",
+            cause="The driver could not be initialised: {error}",
+            sure="likely",
+        ),
+        Symptom(
+            pattern=r"The NVIDIA Driver was not detected\.",
+            example="WARNING: The NVIDIA Driver was not detected.  GPU functionality will not be available.",
+            counter_example="NOTE: The SHMEM allocation limit is set to the default of 64MB.",
+            cause="The container was started without GPUs",
+            standing="hint",
+        ),
+    )
+    remedies = (
+        remedy("see whether the driver works on the host", "nvidia-smi"),
+        remedy("in a container: start it with its GPUs", "docker run --gpus all ..."),
+        remedy(
+            "on a cluster: run on a GPU node, and ask the scheduler for a GPU", "srun --gres=gpu:1 --pty bash"
+        ),
+        remedy(
+            "on the host: load the module; after a kernel upgrade install the driver again",
+            "sudo modprobe nvidia || sudo apt-get install --reinstall nvidia-dkms-580-server",
+        ),
+    )

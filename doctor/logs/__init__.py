@@ -1,0 +1,1 @@
+"""From the log of a job that failed to the cause."""
