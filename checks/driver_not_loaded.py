@@ -137,6 +137,14 @@ class DriverNotLoaded(Check):
             sure="likely",
         ),
         Symptom(
+            pattern=r"The NVIDIA Driver is present, but CUDA failed to initialize",
+            example="ERROR: The NVIDIA Driver is present, but CUDA failed to initialize.  GPU functionality "
+            "will not be available.",
+            counter_example="NOTE: CUDA Forward Compatibility mode ENABLED.",
+            cause="The driver is there, but CUDA cannot be initialized on it",
+            standing="aftermath",
+        ),
+        Symptom(
             pattern=r"The NVIDIA Driver was not detected\.",
             example="WARNING: The NVIDIA Driver was not detected.  GPU functionality will not be available.",
             counter_example="NOTE: The SHMEM allocation limit is set to the default of 64MB.",

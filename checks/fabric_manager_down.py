@@ -41,7 +41,7 @@ class FabricManagerDown(Check):
     url = "https://github.com/pytorch/pytorch/issues/35710"
     symptoms = (
         Symptom(
-            pattern=r"system not yet initialized",
+            pattern=r"[Ss]ystem not yet initialized",
             example="RuntimeError: cuda runtime error (802) : system not yet initialized",
             counter_example="Default process group has not been initialized",
             cause='CUDA says "system not yet initialized" (802): the NVSwitches are not set up, '

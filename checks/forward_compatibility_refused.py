@@ -40,7 +40,7 @@ class ForwardCompatibilityRefused(Check):
     url = "https://github.com/hpcaitech/ColossalAI/issues/4381"
     symptoms = (
         Symptom(
-            pattern=r"forward compatibility was attempted on non supported HW",
+            pattern=r"[Ff]orward compatibility was attempted on non supported HW",
             example="Error 804: forward compatibility was attempted on non supported HW",
             counter_example="Error 803: system has unsupported display driver / cuda driver combination",
             cause="The image's CUDA is newer than the driver, and its compatibility libraries "

@@ -57,6 +57,14 @@ class GpuOutOfMemory(Check):
     url = "https://pytorch.org/docs/stable/notes/cuda.html#memory-management"
     symptoms = (
         Symptom(
+            pattern=r"(?P<count>\d{1,6}) pytorch allocator cache flushes since last step",
+            example="[WARNING] [stage3.py:2069:step] 27 pytorch allocator cache flushes since last step. "
+            "this happens when there is high memory pressure and is detrimental to performance.",
+            counter_example="pytorch allocator cache is empty",
+            cause="The GPU's memory is nearly full: torch's cache was flushed {count} times in one step",
+            standing="hint",
+        ),
+        Symptom(
             pattern=r"out of memory\. Tried to allocate (?P<asked>[\d.]{1,12} [KMGT]?i?B) \(GPU "
             r"(?P<gpu>\d{1,3}); "
             r"(?P<total>[\d.]{1,12} [KMGT]?i?B) total capacity; [^\n]{0,60}? ?[^\n]{0,60}?"

@@ -85,7 +85,7 @@ class VisibleDevicesWrong(Check):
             cause="A GPU is asked for of a number that does not exist",
         ),
         Symptom(
-            pattern=r"no CUDA-capable device is detected",
+            pattern=r"[Nn]o CUDA-capable device is detected",
             example="RuntimeError: CUDA error: no CUDA-capable device is detected",
             counter_example="all CUDA-capable devices are busy or unavailable",
             cause="CUDA sees a driver and no GPU: CUDA_VISIBLE_DEVICES is empty or wrong, or the "

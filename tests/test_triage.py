@@ -245,6 +245,25 @@ def test_a_timeout_after_one_rank_s_failure_is_not_the_cause() -> None:
     assert [check for check, _ in causes(TIMEOUT)] == ["nccl-timeout"]
 
 
+def test_a_process_that_was_killed_after_the_kernel_said_why() -> None:
+    text = """[ 8312.5] Memory cgroup out of memory: Killed process 629 (python) total-vm:141kB
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+ exitcode  : -9 (pid: 629)
+"""
+    assert causes(text) == [("host-out-of-memory", 1)]
+    assert [check for check, _ in causes(" exitcode  : -9 (pid: 629)\n")] == ["host-out-of-memory"]
+
+
+def test_a_file_that_a_save_under_zero_3_did_not_write() -> None:
+    missing = "OSError: Error no file named pytorch_model.bin found in directory out/checkpoint-500.\n"
+    saved = (
+        "ValueError: Cannot get 16bit model weights because `stage3_gather_16bit_weights_on_model_save` in "
+        "DeepSpeed config is False.\n"
+    )
+    assert causes(saved + missing)[0][1] == 1
+    assert [check for check, _ in causes(missing)] == ["weights-missing"]
+
+
 def test_what_fell_over_after_the_user_s_own_fault_is_no_cause() -> None:
     log = log_of(KEY_ERROR + TIMEOUT)
     assert log.diagnoses == ()

@@ -406,7 +406,10 @@ class Worker:
         """Ends every lane, and what the lanes' jobs started in sessions of their own."""
         for track in self._tracks():
             if track.lane is not None:
-                track.lane.end()
+                try:
+                    track.lane.end()
+                except (OSError, ValueError):  # it was being ended when the signal came
+                    pass
                 track.lane = None
         for pid, (parent, _, _) in _processes().items():
             if parent == os.getpid():  # orphans come to us: see PR_SET_CHILD_SUBREAPER
@@ -416,7 +419,8 @@ class Worker:
                     pass
 
     def end(self) -> None:
-        """Ends the worker: the doctor asks for it, or is gone."""
+        """Ends the worker: the doctor asks for it, or is gone. It does both at once, and one is enough."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.stop()
         folder = os.environ.get("TMPDIR", "")
         if os.path.basename(folder).startswith("llm-doctor-"):

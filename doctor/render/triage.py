@@ -65,8 +65,7 @@ def _log(console: Console, log: Log) -> None:
 
 
 def _diagnosis(console: Console, diagnosis: Diagnosis) -> None:
-    likely = " (likely)" if diagnosis.confidence == "likely" else ""
-    _indented(console, f"{diagnosis.cause}{likely}")
+    _indented(console, f"{diagnosis.cause} ({diagnosis.confidence})")
     _labelled(console, "log", diagnosis.excerpt)
     if diagnosis.here is not None:
         _labelled(console, "here", _here(diagnosis))
@@ -112,7 +111,7 @@ def markdown(triage: Triage) -> str:
             parts += [
                 f"#### {'also' if number else 'cause'}: {diagnosis.check} (line {diagnosis.line}{rank})",
                 "",
-                plain(f"{diagnosis.cause}.") + (" (likely)" if diagnosis.confidence == "likely" else ""),
+                plain(f"{diagnosis.cause} ({diagnosis.confidence})."),
                 "",
                 fenced(diagnosis.excerpt),
                 "",
