@@ -1,4 +1,4 @@
-"""Writes what is made from the code: docs/checks/*.md and the schemas; --check finds stale ones."""
+"""Writes what is made from the code: pages of checks, schemas, man page; --check finds stale ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Iterator
+
+import manpage
 
 from llm_doctor import registry
 from llm_doctor.check import Check, Symptom
@@ -26,6 +28,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     index = ["# Checks", "", "Made from the checks' own docstrings by `make docs`.", "", "| check | fault |"]
     yield DOCS / "checks" / "README.md", "\n".join([*index, "| --- | --- |", *rows]) + "\n"
     yield DOCS / "report.schema.json", json.dumps(json_schema(), indent=2) + "\n"
+    yield DOCS / "man" / "llm-doctor.1", manpage.page()
     yield DOCS / "triage.schema.json", json.dumps(data.json_schema(), indent=2) + "\n"
 
 

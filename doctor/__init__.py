@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llm_doctor.jupyter import Examined
     from llm_doctor.logs.data import Triage
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "install", "triage"]
+__all__ = ["__version__", "install", "run", "triage"]
+
+
+def run(*words: str, python: str | None = None) -> Examined:
+    """Examines this environment, or that of `python`, and the job of these words, if any are given; in a
+    notebook the report is shown as a page. Nothing is imported into this process."""
+    from llm_doctor.jupyter import run as run_examination
+
+    return run_examination(words, python)
 
 
 def triage(text: str) -> Triage:

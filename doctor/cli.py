@@ -15,11 +15,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple, Sequence, TypeVar
 
 import click
 
 from llm_doctor import __version__
+from llm_doctor.completion import all_checks, checks, files
 
 if TYPE_CHECKING:
     from llm_doctor.host import Host
@@ -32,8 +33,9 @@ T = TypeVar("T")
 INCOMPLETE = 3
 INTERRUPTED = 130  # as in model.py, which is not imported for this
 
-_FORMATS = ("text", "json", "markdown")
-_FORMAT_BY_SUFFIX = {"": "text", ".txt": "text", ".log": "text", ".json": "json", ".md": "markdown"}
+_FORMATS = ("text", "json", "markdown", "html", "sarif", "junit", "github")
+"""As in formats.py, which is not imported for this."""
+_OF_TRIAGE = _FORMATS[:3]
 
 
 class _Examples(click.Command):
@@ -101,6 +103,12 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "list": ("llm-doctor list", "llm-doctor list --format json"),
     "explain": ("llm-doctor explain lora-without-input-grads",),
+    "show": ("llm-doctor show report.json", "llm-doctor show report.json --output report.html"),
+    "compare": (
+        "llm-doctor compare before.json after.json",
+        "llm-doctor compare nodes/*.json             which node is odd",
+        "llm-doctor run --save && llm-doctor compare since the last --save",
+    ),
     "schema": ("llm-doctor schema > report.schema.json", "llm-doctor schema triage > triage.schema.json"),
 }
 
@@ -114,58 +122,135 @@ def _write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.version_option(__version__, prog_name="llm-doctor", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Examines the node and the Python stack, tries each suspected LLM training or inference failure in
-    miniature on that very stack, and says only what it could show."""
+    """Tries each suspected LLM training or inference failure in miniature on this very node and stack, and
+    says only what it could show."""
+
+
+_PATIENT = click.option(
+    "--python", metavar="PATH", help="The patient: an interpreter, or its folder.", shell_complete=files
+)
+_COLOR = click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    metavar="WHEN",
+    help="auto, always or never.",
+)
+_FORMAT = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(_FORMATS),
+    metavar="FORMAT",
+    help="text, json, markdown, html, sarif, junit or github.",
+)
+_OUTPUT = click.option(
+    "--output",
+    multiple=True,
+    metavar="FILE",
+    help="Write there, as its suffix says (repeatable).",
+    shell_complete=files,
+)
+_NO_PROBES = click.option(
+    "--no-probes", is_flag=True, help="Facts only: import and try nothing of the stack."
+)
+_NO_REDACT = click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="One line when nothing is wrong; no notes.")
+_VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Every proof, fact and fix.")
 
 
 @cli.command(cls=_WithWorkload, short_help="Examine this node and stack, and the job that is to run.")
-@click.option("--python", metavar="PATH", help="The patient: an interpreter or its environment's folder.")
-@click.option("--only", multiple=True, metavar="NAME", help="Run only this check (repeatable).")
-@click.option("--skip", multiple=True, metavar="NAME", help="Leave this check out (repeatable).")
-@click.option("--no-probes", is_flag=True, help="Facts only: import nothing of the stack, try nothing.")
+@_PATIENT
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Run only this check (repeatable).", shell_complete=checks
+)
+@click.option(
+    "--skip", multiple=True, metavar="NAME", help="Leave this check out (repeatable).", shell_complete=checks
+)
+@_NO_PROBES
 @click.option("--assume", multiple=True, metavar="NAME=VALUE", help="Another machine: transformers=4.29.2.")
-@click.option("--deep", is_flag=True, help="Allow more: compile, train an engine, fill memory.")
-@click.option("--model", metavar="ID_OR_FOLDER", help="Hold its size against the room for downloads.")
+@click.option("--deep", is_flag=True, help="Allow more: compile, train, fill memory.")
+@click.option("--model", metavar="MODEL", help="A name or folder: is there room for it?")
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
-    show_default=True,
     metavar="SECONDS",
-    help="For all trials together, imports not counted.",
+    help="For all trials, without imports. Default: 60.",
 )
-@click.option("--format", "format_", type=click.Choice(_FORMATS), default=None, help="Default: text.")
-@click.option("--output", metavar="FILE", help="Write the report there; .json and .md choose the format.")
+@_FORMAT
+@_OUTPUT
 @click.option(
     "--fail-on",
     type=click.Choice(("error", "warning", "note", "never")),
-    default=None,
-    help="Exit with 1 when there is a finding of this severity or above. Default: error.",
+    metavar="SEVERITY",
+    help="error, warning, note or never: what exits with 1.",
 )
-@click.option("--record", metavar="FILE", help="Keep what the machine answered, for --replay.")
-@click.option("--replay", metavar="FILE", help="Examine a recorded machine: facts only.")
-@click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in.")
-@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
-@click.option("-q", "--quiet", is_flag=True, help="One line when nothing is wrong; no notes.")
-@click.option("-v", "--verbose", is_flag=True, help="Every proof, fact and fix.")
-@click.argument("workload", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--record",
+    metavar="FILE",
+    help="Keep what the machine said, for --replay.",
+    shell_complete=files,
+)
+@click.option(
+    "--replay", metavar="FILE", help="Examine a recorded machine: facts only.", shell_complete=files
+)
+@click.option("--save", is_flag=True, help="Keep the report, for compare.")
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Believe a pass of this node that is so young.",
+)
+@_NO_REDACT
+@_COLOR
+@_QUIET
+@_VERBOSE
+@click.argument("workload", nargs=-1, type=click.UNPROCESSED, shell_complete=files)
 def run(**options: Any) -> None:
     """Examine this node and stack, and say what will break on it; with a WORKLOAD, what will break of that:
     a launch line as it is, or job scripts, Python, notebooks, configurations, folders. Nothing of it is run.
 
     Exit codes: 0 examined; 1 findings at or above --fail-on; 2 usage; 3 the examination could not be
     completed; 130 interrupted."""
+    if options["max_age"] is not None:
+        for other in ("record", "replay", "assume", "no_redact"):
+            if options[other]:
+                raise click.UsageError(f"--max-age and --{other.replace('_', '-')} exclude each other")
+        _answer_from_before(options)
+    if options["replay"] or options["record"]:
+        sys.exit(_run(options)[0])
+    from llm_doctor import ranks
+
+    environment = [os.getcwd(), os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX")]
+    question = json.dumps([*(str(options[it]) for it in (*_QUESTION, "python", "assume")), *environment])
+    try:
+        with ranks.once_per_node(os.environ, ranks.folder(), question) as turn:
+            if turn.mine:
+                code, line = _run(options)
+                turn.publish(json.dumps([code, line]).encode())
+            else:  # another rank of this node has said it all
+                code, line = json.loads(turn.verdict)
+                if not options["quiet"]:
+                    _complain(f"{line} (examined by another rank of this node)")
+    except ranks.NoVerdict as error:
+        _complain(f"llm-doctor: {error}")
+        code = INCOMPLETE
+    sys.exit(code)
+
+
+def _run(options: Mapping[str, Any]) -> tuple[int, str]:
+    """The exit code of an examination whose report is delivered, and its verdict in one line."""
+    key = _key(options) if options["save"] or options["max_age"] is not None else None
     # Not imported before it is needed: --help and usage errors answer at once.
     from llm_doctor.host import Host, Recorder, RecordingError, real_host, replay_host
 
     for one, other in (("record", "replay"), ("python", "replay"), ("deep", "replay"), ("quiet", "verbose")):
         if options[one] and options[other]:
             raise click.UsageError(f"--{one} and --{other} exclude each other")
-    suffix = Path(options["output"] or "").suffix
-    if options["format_"] is None and suffix not in _FORMAT_BY_SUFFIX:
-        raise click.UsageError(f"--output {options['output']}: which --format is that? ({suffix} tells none)")
-    for name in ("output", "record"):
-        _must_be_writable(name, options[name])
+    targets = _targets(options)
+    for path in options["output"]:
+        _must_be_writable("output", path)
+    _must_be_writable("record", options["record"])
     no_probes = "--no-probes was given" if options["no_probes"] else None
     recorder, python = None, options["python"]
     if options["replay"]:
@@ -183,29 +268,62 @@ def run(**options: Any) -> None:
         host = Host(recorder.ask)
     else:
         host = real_host()
-    report, draw = _examined(host, python, no_probes, options, lambda: _renderer(options))
+    report, draws = _examined(host, python, no_probes, options, lambda: _renderers(targets, options))
     recording = recorder.recording(python) if recorder else None
+    files = [str(it) for it in (report.workload or {}).get("files", ())]
     if not options["no_redact"]:
         from llm_doctor.redact import redactor
 
         cleaner = redactor()
         report = cleaner.report(report)
         recording = cleaner.value(recording)
-    text = draw(report)
-    if options["output"] is None:
-        failed = not _attempt("standard output", lambda: _emit(text))
-    else:
-        failed = not _attempt(options["output"], lambda: _write_file(options["output"], text))
-        if failed:  # a minute of trials is not thrown away
-            _attempt("standard output", lambda: _emit(text))
-        elif not options["quiet"]:
-            from llm_doctor.render import words
-
-            _complain(f"{words.verdict_line(report)} (the report is in {options['output']})")
+    failed = not _delivered(report, targets, draws, options["quiet"])
+    if key is not None:
+        failed = not _attempt("the cache", functools.partial(_keep, report, key, files)) or failed
     if recording is not None:
         kept = json.dumps(recording, indent=1) + "\n"
         failed = not _attempt(options["record"], lambda: _write_file(options["record"], kept)) or failed
-    sys.exit(max(report.exit_code, INCOMPLETE) if failed else report.exit_code)
+    from llm_doctor.render import words
+
+    code = max(report.exit_code, INCOMPLETE) if failed else report.exit_code
+    return code, words.verdict_line(report)
+
+
+_QUESTION = ("only", "skip", "no_probes", "deep", "model", "budget", "fail_on", "workload")
+"""Options that make another question of an examination; the rest only say where the answer goes."""
+
+
+def _key(options: Mapping[str, Any]) -> str:
+    from llm_doctor import freshness
+
+    return freshness.key([str(options[name]) for name in _QUESTION], options["python"])
+
+
+def _answer_from_before(options: Mapping[str, Any]) -> None:
+    """Ends the program with what was said of the same question, if it was said lately of the same node."""
+    from llm_doctor import freshness
+
+    answer = freshness.recall(freshness.folder(), _key(options), options["max_age"])
+    if answer is None or not os.path.isfile(answer.report):
+        return
+    if options["output"] or options["format_"]:
+        targets = _targets(options)
+        report = _read_report(answer.report)
+        sys.exit(0 if _delivered(report, targets, _renderers(targets, options), True) else INCOMPLETE)
+    _emit(f"{answer.line} (examined {answer.seconds:.0f} s ago; llm-doctor show {answer.report})\n")
+    sys.exit(0)
+
+
+def _keep(report: Report, key: str, files: Sequence[str]) -> None:
+    """Keeps the report, and that it answers this question if it passed. Raises OSError."""
+    from llm_doctor import freshness, saved
+    from llm_doctor.render import words
+
+    path = str(saved.save(report))
+    if report.exit_code != 0:
+        freshness.forget(freshness.folder(), key)
+    else:
+        freshness.keep(freshness.folder(), key, words.verdict_line(report), path, files)
 
 
 def _examined(
@@ -279,19 +397,25 @@ def _settings(host: Host) -> Settings:
 @cli.command(cls=_WithWorkload, short_help="Show, or make, the changes that mend a workload.")
 @click.option("--apply", is_flag=True, help="Make the changes, after a yes on the terminal.")
 @click.option("--yes", is_flag=True, help="With --apply: do not ask.")
-@click.option("--unsafe", is_flag=True, help="Fixes that may change what the program does, too.")
+@click.option("--unsafe", is_flag=True, help="Fixes too that may change what it does.")
 @click.option("--undo", is_flag=True, help="Take back the last --apply in this folder.")
-@click.option("--only", multiple=True, metavar="NAME", help="Fix what this check finds (repeatable).")
-@click.option("--python", metavar="PATH", help="The patient: an interpreter or its environment's folder.")
-@click.option("--no-probes", is_flag=True, help="Facts only: import nothing of the stack, try nothing.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Fix what this check finds (repeatable).",
+    shell_complete=checks,
+)
+@_PATIENT
+@_NO_PROBES
 @click.option("--assume", multiple=True, metavar="NAME=VALUE", help="Another stack: transformers=4.29.2.")
-@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
-@click.argument("workload", nargs=-1, type=click.UNPROCESSED)
+@_COLOR
+@click.argument("workload", nargs=-1, type=click.UNPROCESSED, shell_complete=files)
 def fix(**options: Any) -> None:
     """Show the changes that mend what is found in a workload, as one diff; make them with --apply.
 
-    Exit codes: 0 nothing to fix, or all of it fixed; 1 fixes were not made, or did not help; 2 usage; 3 the
-    examination could not be completed; 130 interrupted."""
+    Exit codes: 0 nothing to fix, or all of it fixed; 1 not all of it; 2 usage; 3 the examination could not be
+    completed; 130 interrupted."""
     if options["undo"]:
         if options["workload"] or options["apply"]:
             raise click.UsageError("--undo takes back the last --apply: it wants no workload")
@@ -373,11 +497,11 @@ def _undo() -> int:
 
 
 @cli.command(short_help="From the log of a failed job to its cause and fix.")
-@click.option("--format", "format_", type=click.Choice(_FORMATS), default="text", show_default=True)
+@click.option("--format", "format_", type=click.Choice(_OF_TRIAGE), default="text", show_default=True)
 @click.option("--here", is_flag=True, help="Let check and trial say whether it is so on this machine.")
-@click.option("--python", metavar="PATH", help="With --here: the patient, as of run.")
-@click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in.")
-@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
+@click.option("--python", metavar="PATH", help="With --here: the patient, as of run.", shell_complete=files)
+@_NO_REDACT
+@_COLOR
 @click.argument("logs", nargs=-1, metavar="[LOG]...", type=click.Path())
 def triage(**options: Any) -> None:
     """Name the cause of a failure that stands in a LOG, and what helps; - or no name reads standard input.
@@ -443,8 +567,8 @@ def _examined_alone(only: Sequence[str], python: str | None) -> tuple[Report, No
 )
 @click.option("--no-preflight", is_flag=True, help="Run it at once.")
 @click.option("--no-redact", is_flag=True, help="Leave names, addresses and secrets in the diagnosis.")
-@click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True)
-@click.argument("workload", nargs=-1, metavar="COMMAND...", type=click.UNPROCESSED)
+@_COLOR
+@click.argument("workload", nargs=-1, metavar="COMMAND...", type=click.UNPROCESSED, shell_complete=files)
 def exec_(**options: Any) -> None:
     """Run a job as if it were started by itself: input, output, signals and exit code are its own. Before it,
     what `run` finds is said on standard error; after it failed, what `triage` makes of its output.
@@ -508,6 +632,68 @@ def _preflight(command: Sequence[str], options: Mapping[str, Any]) -> None:
         _complain(f"llm-doctor: not examined: {type(error).__name__}: {error}")
 
 
+@cli.command(short_help="Draw a saved report again, in any format.")
+@_FORMAT
+@_OUTPUT
+@_COLOR
+@_QUIET
+@_VERBOSE
+@click.argument("report", metavar="REPORT.json", type=click.Path())
+def show(**options: Any) -> None:
+    """Draw a report that was kept as JSON again, in any format.
+
+    Exit codes: 0 drawn; 2 usage, or it is no report; 3 it could not be written."""
+    targets = _targets(options)
+    for path in options["output"]:
+        _must_be_writable("output", path)
+    report = _read_report(options["report"])
+    drawn = _delivered(report, targets, _renderers(targets, options), options["quiet"])
+    sys.exit(0 if drawn else INCOMPLETE)
+
+
+def _read_report(path: str) -> Report:
+    from llm_doctor import saved
+
+    try:
+        with open(path, "rb") as file:
+            return saved.read_report(file.read(saved.SIZE_LIMIT + 1))
+    except saved.BadReport as error:
+        raise click.UsageError(f"{path}: {error}") from error
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror or error}") from error
+
+
+@cli.command(short_help="What changed between two reports, or is odd among many.")
+@click.option("--format", "format_", type=click.Choice(_OF_TRIAGE), default="text", show_default=True)
+@_COLOR
+@click.argument("reports", nargs=-1, metavar="[REPORT.json]...", type=click.Path())
+def compare(**options: Any) -> None:
+    """What changed from one report to another, the most suspicious first; of more than two, which nodes are
+    alike and what sets the others apart. Without a name: the last two that `run --save` kept of this node.
+
+    Exit codes: 0 nothing that counts is different; 1 something is; 2 usage."""
+    from llm_doctor import comparison, saved
+    from llm_doctor.render import comparison as drawing
+
+    paths = list(options["reports"])
+    if not paths:
+        paths = [str(path) for path in saved.latest(2)]
+        if len(paths) < 2:
+            raise click.UsageError("two reports of this node are needed: llm-doctor run --save keeps one")
+    if len(paths) < 2:
+        raise click.UsageError("compare it with which other report?")
+    found = comparison.compare([_read_report(path) for path in paths], paths)
+    if options["format_"] == "json":
+        text = drawing.json(found)
+    elif options["format_"] == "markdown":
+        text = drawing.markdown(found)
+    else:
+        width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+        text = drawing.text(found, width=width, color=_wants_color(options["color"], ""))
+    _emit(text)
+    sys.exit(1 if found.differs else 0)
+
+
 @cli.command("list", short_help="Every check, and where it comes from.")
 @click.option("--format", "format_", type=click.Choice(("text", "json")), default="text", show_default=True)
 def list_(format_: str) -> None:
@@ -538,7 +724,7 @@ def list_(format_: str) -> None:
 
 
 @cli.command(short_help="A check's own documentation.")
-@click.argument("name")
+@click.argument("name", shell_complete=all_checks)
 def explain(name: str) -> None:
     """A check's own documentation."""
     from llm_doctor import registry
@@ -576,27 +762,68 @@ def schema(of: str) -> None:
 # --- Printing -----------------------------------------------------------------------------------------
 
 
-def _renderer(options: dict[str, Any]) -> Callable[[Any], str]:
-    """What draws the report in the format that was asked for."""
-    output = options["output"] or ""
-    chosen = options["format_"] or _FORMAT_BY_SUFFIX[Path(output).suffix]
-    if chosen == "json":
-        from llm_doctor.render import json as renderer
+class _Target(NamedTuple):
+    """Where a report goes, and in which format; no path is standard output."""
 
-        return renderer.render
-    if chosen == "markdown":
-        from llm_doctor.render import markdown
+    path: str
+    format: str
 
-        return markdown.render
-    from llm_doctor.render import text
 
-    return functools.partial(
-        text.render,
-        width=80 if output else min(shutil.get_terminal_size((80, 24)).columns, 120),
-        color=_wants_color(options["color"], output),
-        verbose=options["verbose"],
-        quiet=options["quiet"],
-    )
+def _targets(options: Mapping[str, Any]) -> list[_Target]:
+    """Files by their suffixes; --format says it of the only one, and of standard output beside several."""
+    from llm_doctor.formats import by_suffix
+
+    chosen, paths = options["format_"], options["output"]
+    if not paths:
+        return [_Target("", chosen or "text")]
+    if len(paths) == 1 and chosen is not None:
+        return [_Target(paths[0], chosen)]
+    targets = [_Target("", chosen)] if chosen is not None else []
+    for path in paths:
+        name = by_suffix(path)
+        if name is None:
+            raise click.UsageError(
+                f"--output {path}: which --format is that? ({Path(path).suffix} tells none)"
+            )
+        targets.append(_Target(path, name))
+    return targets
+
+
+def _renderers(targets: Sequence[_Target], options: Mapping[str, Any]) -> list[Callable[[Any], str]]:
+    """What draws the report for each of them."""
+    from llm_doctor.formats import renderer
+
+    return [
+        renderer(
+            target.format,
+            width=80 if target.path else min(shutil.get_terminal_size((80, 24)).columns, 120),
+            color=_wants_color(options["color"], target.path),
+            verbose=options.get("verbose", False),
+            quiet=options.get("quiet", False),
+        )
+        for target in targets
+    ]
+
+
+def _delivered(
+    report: Report, targets: Sequence[_Target], draws: Sequence[Callable[[Any], str]], quiet: bool
+) -> bool:
+    """Whether every target got the report."""
+    written, lost = [], False
+    for target, draw in zip(targets, draws):
+        text = draw(report)
+        if not target.path:
+            lost = not _attempt("standard output", functools.partial(_emit, text)) or lost
+        elif _attempt(target.path, functools.partial(_write_file, target.path, text)):
+            written.append(target.path)
+        else:  # a minute of trials is not thrown away
+            _attempt("standard output", functools.partial(_emit, text))
+            lost = True
+    if written and not quiet and all(target.path for target in targets):
+        from llm_doctor.render import words
+
+        _complain(f"{words.verdict_line(report)} (the report is in {', '.join(written)})")
+    return not lost
 
 
 def _shown_diff(diff: str, color: str) -> str:

@@ -12,6 +12,7 @@ from conftest import report_of, run_doctor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_doctor.model import Fix, Packages
 from llm_doctor.redact import Redactor
 
 ENVIRONMENT = {
@@ -56,10 +57,71 @@ def redactor() -> Redactor:
         ("cuda: '12.8', kind cuda", "cuda: '12.8', kind cuda"),
         ("127.0.0.1:29500", "127.0.0.1:29500"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc", "<token>"),
+        ("cc -I/home/alice/include", "cc -I~/include"),
+        ("ckpt at /scratch/run_alice/7, by run_alice()", "ckpt at /scratch/run_$USER/7, by run_alice()"),
+        ("/scratch/alice_runs", "/scratch/${USER}_runs"),
+        ("~bob/env", "~<user-1>/env"),
+        ("gpu-node-12.cluster.example, gpu-node-12", "<host-2>, <host-2>"),
+        ("[rdzv-3.example]:29500 and rdzv-3", "[<host-2>]:29500 and <host-2>"),
+        ("--nodelist=a100-[01-04] and a100-03", "--nodelist=<hosts-1> and <host-2>"),
+        ("srun: error: node7: task 3: Exited", "srun: error: <host-2>: task 3: Exited"),
+        ("CUDA_VISIBLE_DEVICES=GPU-8a2f1c3e", "CUDA_VISIBLE_DEVICES=<gpu-id-1>"),
+        ("{'hub_token': 'abc123abc123'}", "{'hub_token': '<secret>'}"),
+        ("login(token=args.hub_token)", "login(token=args.hub_token)"),
+        ("token=$HF_TOKEN", "token=$HF_TOKEN"),
+        ("there is no access token: it is asked for", "there is no access token: it is asked for"),
+        (
+            "pip install https://$USER:$TOKEN@index.example/x",
+            "pip install https://$USER:$TOKEN@index.example/x",
+        ),
     ],
 )
 def test_whole_tokens_are_replaced_by_what_still_reads(text: str, expected: str) -> None:
     assert redactor().text(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    """torch.float16 torch==2.9.0 nvidia-cublas-cu12==12.4.5.8 libcudnn.so.9.1.0.70
+    nvidia-curand-cu12=10.3.5.147 sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    c10::Error at::add std::vector
+    00000000:3b:00.0 12:34:56 2026-11-21T08:00:00Z 0.0.0.0:29500 [::1]:29500 localhost:0,1 host:/export
+    https://download.pytorch.org/whl/cu130 git@github.com:org/repo.git git+https://github.com/org/repo@v1.2
+    pad_token='[PAD]' eos_token=</s> max_new_tokens=512 tokenizer.pad_token=tokenizer.eos_token
+    Adam optim.alice hf_transfer hf_hub_download sk-learn-contrib-some-long-name /home/ubuntu/x
+    --include=localhost:0 GPU0 meta-llama/Llama-2-7b-hf model_tools.local google.protobuf.internal
+    c7cf1badc7cf1badc7cf1badc7cf1badc7cf1bad""".split(),
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redactor().text(text) == text
+    assert redactor().value({"key": [f"see {text} here"]}) == {"key": [f"see {text} here"]}
+
+
+def test_a_version_of_a_package_is_no_address() -> None:
+    packages = Packages(installed={"nvidia-curand-cu12": "10.3.5.147"}, modules={})
+    assert redactor().struct(packages) == packages
+
+
+def test_a_fix_can_be_pasted_where_a_shell_knows_no_tilde() -> None:
+    fix = Fix(
+        title="", kind="command", applicability="manual", preview="run --at=/home/alice/x /home/alice/y"
+    )
+    assert redactor().struct(fix).preview == "run --at=$HOME/x ~/y"
+
+
+def test_what_one_line_gives_away_is_taken_out_of_all() -> None:
+    lines = [
+        "refused by 10.1.2.3, weird-4 and zgY7qq12",
+        "tcp://10.1.2.3:1",
+        "[weird-4]:29500",
+        "password=zgY7qq12",
+    ]
+    assert redactor().value(lines) == [
+        "refused by <address-1>, <host-2> and <secret>",
+        "tcp://<address-1>:1",
+        "[<host-2>]:29500",
+        "password=<secret>",
+    ]
 
 
 def test_names_that_everybody_has_are_no_secrets() -> None:

@@ -74,7 +74,7 @@ def test_explain_prints_the_checks_own_documentation() -> None:
         (("run", "--replay", "/nowhere/x.json"), "No such file or directory"),
         (("run", "--output", "/nowhere/x.json"), "there is no folder /nowhere"),
         (("run", "--output", "/"), "it is a folder"),
-        (("run", "--output", "report.html"), "which --format is that?"),
+        (("run", "--output", "report.docx"), "which --format is that?"),
         (
             ("run", "--only", "half-float-mismatch", "--skip", "half-float-mismatch"),
             "no check is left to run",

@@ -467,6 +467,7 @@ def test_a_program_that_fails_in_its_own_way_only_has_its_traceback() -> None:
     assert done.stderr.endswith("KeyError: 'text'\n")
 
 
+@pytest.mark.usefixtures("stack_site")
 def test_here_the_trial_says_whether_it_is_so_on_this_machine(doctor: Run) -> None:
     done = doctor(
         "triage", "--here", "--python", sys.executable, "--format", "json", input=f"{MIXED}\n{ASSERTED}\n"

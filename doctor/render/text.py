@@ -43,8 +43,8 @@ def render(report: Report, *, width: int, color: bool, verbose: bool = False, qu
         _verdict(console, report, f" ({words.gpu_line(report.facts)}; {report.patient.python})")
         return stream.getvalue()
     first_line, rest = words.fitting(words.stack(report), console.width)
-    console.print(Text(first_line))
     _verdict(console, report)
+    console.print(Text(first_line))
     _preamble(console, report, rest)
     serious = [pair for pair in words.findings(report) if pair[1].severity != "note"]
     for check, finding in serious:
