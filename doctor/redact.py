@@ -307,7 +307,7 @@ class Redactor:
             if kind is None or match.start("value") < end:
                 continue
             by, quoted = match["by"] or "", bool(match["quote"])
-            sure = "=" in by or (quoted and by[0] in "\\\"'")
+            sure = "=" in by or (quoted and by[:1] in ("\\", '"', "'"))
             value = match["value"] if quoted else match["value"].rstrip(",;)]}")
             parts += [text[end : match.start("value")], self._assigned(kind, value, sure, quoted)]
             end = match.start("value") + len(value)

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 from conftest import report_of, run_doctor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_doctor.model import Fix, Packages
@@ -129,6 +129,7 @@ def test_names_that_everybody_has_are_no_secrets() -> None:
     assert plain.text("root@localhost: /root/env") == "root@localhost: ~/env"
 
 
+@settings(derandomize=True)  # what it finds in passing belongs to a run of its own
 @given(st.sampled_from(SECRETS), st.text(alphabet=" \n'\"=:,;()[]{}<>/", max_size=3), st.data())
 def test_no_secret_survives_in_any_place(secret: str, border: str, data: Any) -> None:
     text = data.draw(st.sampled_from([f"{border}{secret}{border}", f"token={secret}", f'"{secret}"']))
