@@ -82,7 +82,7 @@ _ASSIGNMENT = re.compile(
     (?: --(?P<option>[A-Za-z][\w-]*)[ ]+
       | (?<![\w.-])-{0,2}(?P<name>[A-Za-z_][\w.-]*)(?P<by>\\?["']?[ \t]*[=:][ \t]*) )
     (?:[rbf]?\\?(?P<quote>["']))?
-    (?=(?P<value>(?(quote)(?:(?!\\?(?P=quote))[^\n])+|[^\s"'&]+)))
+    (?=(?P<value>(?(quote)(?:(?!\\?(?P=quote))[^\n])+|[^\s"'`&]+)))
     """,
     re.VERBOSE,
 )
@@ -96,7 +96,7 @@ _OF_A_TOKENIZER = frozenset(
     " new max min num per n first last next extra forced begin the a one each bad this single".split()
 )
 _HOST_NAME = re.compile(
-    r"(?:master|main|head|rdzv|^)(?:addr|address|endpoint|processip)$|(?:host|hostname|nodename|fqdn)$"
+    r"(?:master|main|head|rdzv)(?:addr|address|endpoint|processip)$|(?:host|hostname|nodename|fqdn)$"
 )
 _USER_NAME = re.compile(r"^(?:user|username|login|logname|sudouser|mailuser)$")
 # An expression, or what another variable holds, is not said here.
@@ -159,8 +159,10 @@ _NODE_LIST = re.compile(
       ([a-z][\w.,[\]-]*[\w\]])
     | --(?:include|exclude)[= ]["']?((?=\S*[:@]\S*[-\d])[a-z][\w.,:@-]*\w)"""
 )
-_PUBLIC_DOMAINS = frozenset(
-    "nvidia.com huggingface.co pytorch.org github.com python.org pypi.org amazonaws.com google.com".split()
+_PUBLIC_DOMAIN = re.compile(
+    r"(?i)(?:^|\.)(?:huggingface\.co|hf\.co|github(?:usercontent)?\.com|gitlab\.com|pytorch\.org|nvidia\.com|nvcr\.io"
+    r"|pypi\.org|python(?:hosted)?\.org|anaconda\.(?:org|com)|docker\.(?:io|com)|quay\.io|ghcr\.io|wandb\.ai"
+    r"|openai\.com|google(?:apis)?\.com|amazonaws\.com|windows\.net|modelscope\.cn)$"
 )
 _NODE_VARIABLE = re.compile(
     r"(NODELIST|NODENAME|_HOST|HOSTNAME|HOSTS|MASTER_ADDR|IPADDR|^SSH_(CLIENT|CONNECTION))$"
@@ -244,7 +246,7 @@ class Redactor:
             if series and _is_name(series.group(1).strip("-_")):
                 self._series.add(rf"{re.escape(series.group(1))}\d+{series.group(2)}")
         for each in (domain, *domains):
-            if "." in each and each not in _PUBLIC_DOMAINS:
+            if "." in each and not _PUBLIC_DOMAIN.search(each):
                 self._series.add(rf"(?:[A-Za-z0-9-]+\.)*{re.escape(each)}")
 
     def _look_everywhere(self) -> None:
@@ -261,7 +263,7 @@ class Redactor:
     def _number(self, kind: str, value: str) -> str:
         """The stand-in for a value."""
         key = value if kind == "user" else value.lower()
-        if key in _NOT_SECRET or (kind in ("user", "host") and key.isdigit()):
+        if key in _NOT_SECRET or (kind in ("user", "host") and (key.isdigit() or _PUBLIC_DOMAIN.search(key))):
             return value
         if (kind, key) not in self._stand_ins:
             same = self._same_thing(kind, key)
@@ -489,7 +491,7 @@ def _kind_of(name: str) -> str | None:
     if (
         _SECRET_NAME.search(joined)
         or _SECRET_WORDS.intersection(words)
-        or words[-1] in ("pass", "pwd", "sig")
+        or (words[-1] in ("pass", "pwd", "sig") and name != "PASS")  # a verdict
         or (name.isupper() and words[-1] in ("key", "pat", "sas") and len(words) > 1)
     ):
         return "secret"

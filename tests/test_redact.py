@@ -88,6 +88,7 @@ def test_whole_tokens_are_replaced_by_what_still_reads(text: str, expected: str)
     00000000:3b:00.0 12:34:56 2026-11-21T08:00:00Z 0.0.0.0:29500 [::1]:29500 localhost:0,1 host:/export
     https://download.pytorch.org/whl/cu130 git@github.com:org/repo.git git+https://github.com/org/repo@v1.2
     pad_token='[PAD]' eos_token=</s> max_new_tokens=512 tokenizer.pad_token=tokenizer.eos_token
+    https://huggingface.co/x host='huggingface.co' address=0x7f12ab34 `token=True`)
     Adam optim.alice hf_transfer hf_hub_download sk-learn-contrib-some-long-name /home/ubuntu/x
     --include=localhost:0 GPU0 meta-llama/Llama-2-7b-hf model_tools.local google.protobuf.internal
     c7cf1badc7cf1badc7cf1badc7cf1badc7cf1bad""".split(),

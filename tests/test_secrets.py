@@ -88,6 +88,7 @@ SITUATIONS = {
     "bearer": ("Authorization: Bearer ", drawn(f"{WORD}{{24}}"), ""),
     "basic": ("Authorization: Basic ", drawn(f"{WORD}{{24}}="), ""),
     "option": ("train.py --hub_token ", drawn(f"{WORD}{{12}}[0-9]"), " --bf16"),
+    "option-quoted": ("train.py --hub_token '", drawn(f"{WORD}{{12}}[0-9]"), "' --bf16"),
     "config": ('{"hub_token": "', drawn(f"{WORD}{{12}}"), '"}'),
     "yaml": ("hub_token: ", drawn(f"{WORD}{{12}}[0-9]"), "\n"),
     "script": ("login(token='", drawn(f"{WORD}{{12}}"), "')"),
@@ -225,6 +226,17 @@ def test_nothing_planted_is_left_and_nothing_more_to_take_out(plant: tuple[str, 
     cleaner = redactor()
     assert cleaner.text(cleaner.text(text)) == once
     assert redactor().value({"a": [text, text]}) == {"a": [once, once]}
+
+
+PIECES = """token = : -- ' " \\ --token hf_ [ ] {{ }} @ :// /home/ ~ . , 10.1.2.3 :: user host= ssh GPU-
+    serial -----BEGIN PRIVATE KEY----- eyJ nodelist= [01-02] a-1 = Bearer password login \n
+    <host-1> $USER""".split()
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=8).map("".join), st.text(max_size=40)))
+def test_any_text_can_be_redacted(text: str) -> None:
+    assert redactor().value([text, text]) == [redactor().text(text)] * 2
 
 
 NUMBERED = ("gpu", "mac", "ipv4", "ipv6")
