@@ -58,6 +58,10 @@ class Value(NamedTuple):
     key: Place | None = None
     origin: str = ""
 
+    def under(self, key: Place | None) -> Value:
+        """The same value, held by the keyword or key that stands there."""
+        return Value(self.constant, self.place, key, self.origin)
+
     @property
     def known(self) -> bool:
         """Whether it is; the values inside a list or dict need not be."""

@@ -35,7 +35,6 @@ from llm_doctor.workload.source import (
     Lines,
     Scope,
     Source,
-    calls,
     dotted,
     may_matter,
     tracked,
@@ -307,22 +306,18 @@ class _Reader:
             yield from self._functions(inner)
 
     def _linearize(self, frame: Frame, found: List[Event], depth: int, inside: set[int]) -> None:
-        for number, statement in enumerate(frame.scope.index().statements):
-            for expression in statement.expressions:
-                for nested, node in enumerate(calls(expression)):
-                    position = (*frame.position, statement.order, number, nested)
-                    name = dotted(node.func)
-                    local = self._local(name, frame) if name else None
-                    if local is not None and not local.is_class:
-                        self._enter(local, frame, node, statement, position, found, depth, inside)
-                        continue
-                    launched = self._launched(name, node, frame)
-                    if launched is not None:
-                        by = "typer" if "typer" in name else "fire"
-                        self._enter(launched, frame, node, statement, position, found, depth, inside, by)
-                        continue
-                    if self._matters(name, node, frame, local):
-                        found.append(Event(position, frame, statement.order, statement.guards, node))
+        for statement, number, nested, node, name in frame.scope.calls:
+            position = (*frame.position, statement.order, number, nested)
+            local = self._local(name, frame) if name else None
+            if local is not None and not local.is_class:
+                self._enter(local, frame, node, statement, position, found, depth, inside)
+                continue
+            launched = self._launched(name, node, frame)
+            if launched is not None:
+                by = "typer" if "typer" in name else "fire"
+                self._enter(launched, frame, node, statement, position, found, depth, inside, by)
+            elif self._matters(name, node, frame, local):
+                found.append(Event(position, frame, statement.order, statement.guards, node))
 
     def _enter(
         self,
@@ -351,7 +346,7 @@ class _Reader:
         while at is not None:
             if name in at.scope.names:
                 return at.scope.names[name]
-            at = self._first.around(at)
+            at = at.around
         return None
 
     def _local(self, name: str, frame: Frame) -> Scope | None:
@@ -618,7 +613,7 @@ class _Reader:
         while at is not None:
             if name in at.scope.parameters:
                 break
-            at = world.around(at)
+            at = at.around
         if at is None:
             return ("free", name)
         if at.call is not None and at.caller is not None:

@@ -56,10 +56,9 @@ TELLING = tuple(
 )
 """Words of files that load, prepare or train models."""
 _WORDS = (
-    "bfloat16",
-    "float16",
-    "torch.half",
+    "float16",  # bfloat16 as well
     "float32",
+    "torch.half",
     ".float()",
     "Fire(",
     "typer.run(",
@@ -168,7 +167,21 @@ class Scope:
 
     def function(self, name: str) -> Scope | None:
         """A function that is defined here, by its name."""
-        return next((it for it in self.index().functions if it.name == name), None)
+        return self._functions.get(name)
+
+    @functools.cached_property
+    def _functions(self) -> Dict[str, Scope]:
+        return {it.name: it for it in reversed(self.index().functions)}
+
+    @functools.cached_property
+    def calls(self) -> List[Tuple[Statement, int, int, ast.Call, str]]:
+        """The calls of its statements, in the order in which they run, with the numbers of the statement and
+        of the call in it, and the name that is called, if it is one."""
+        return [
+            (statement, number, nested, node, dotted(node.func))
+            for number, statement in enumerate(self.index().statements)
+            for nested, node in enumerate(itertools.chain.from_iterable(map(calls, statement.expressions)))
+        ]
 
     def _define(self, name: str, guards: Guards, kind: str, node: Any, index: int | None = None) -> None:
         self.names.setdefault(name, []).append(Definition(self._order, guards, kind, node, index))
@@ -455,12 +468,17 @@ class Source:
         self._hits = self._with_callers(found)
         self.__dict__.pop("_hit", None)
 
-    def lines_with(self, word: str) -> Iterator[int]:
+    def lines_with(self, word: str) -> List[int]:
         """The lines on which a word begins, in order."""
-        at = self.text.find(word)
+        found = []
+        text, starts = self.text, self.lines.starts
+        at = text.find(word)
         while at >= 0:
-            yield bisect.bisect_right(self.lines.starts, at)
-            at = self.text.find(word, at + len(word))
+            line = bisect.bisect_right(starts, at)
+            found.append(line)
+            # Once a line is enough.
+            at = text.find(word, starts[line]) if line < len(starts) else -1
+        return found
 
     def place(self, node: Any) -> Place:
         """Where a node stands, in characters."""
@@ -532,9 +550,8 @@ class Lines:
         """The offset at which each line begins."""
         if "\r" in self.text:
             return [0, *(match.end() for match in re.finditer("\r\n|\r|\n", self.text))]
-        lengths = map(len, self.text.split("\n"))
-        starts = itertools.accumulate(lengths, lambda start, length: start + length + 1, initial=0)
-        return list(starts)[:-1]
+        lengths = map((1).__add__, map(len, self.text.split("\n")))
+        return list(itertools.accumulate(lengths, initial=0))[:-1]
 
     @functools.cached_property
     def _wide(self) -> Set[int]:
@@ -582,14 +599,11 @@ def tracked(module: str) -> bool:
 
 def dotted(node: ast.AST) -> str:
     """`a.b.c` of a chain of names; empty for anything else."""
-    parts: List[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
+    parts = ""
+    while type(node) is ast.Attribute:
+        parts = f".{node.attr}{parts}"
         node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    parts.append(node.id)
-    return ".".join(reversed(parts))
+    return node.id + parts if type(node) is ast.Name else ""
 
 
 def destination(call: ast.Call) -> str:
@@ -637,7 +651,7 @@ def calls(expression: ast.expr) -> Iterator[ast.Call]:
 def _imports(tree: ast.Module, source: Source) -> Iterator[Import]:
     """Every import of the file, functions and branches included."""
     stack: List[Tuple[ast.stmt, bool]] = [(statement, False) for statement in reversed(tree.body)]
-    lines = list(source.lines_with("import"))
+    lines = source.lines_with("import")
     while stack:
         node, guarded = stack.pop()
         kind = type(node)

@@ -78,6 +78,8 @@ class Frame:
         self.outermost: Frame = caller.outermost if caller else self
         self.source: Source = scope.source
         """The file that it is in."""
+        self.around: Frame | None = None
+        """The frame of the scope in which its function is written; None for a module."""
 
 
 Neighbour = Callable[[Source, str, FrozenSet[str]], "Source | None"]
@@ -152,17 +154,22 @@ class Script:
 
     def frame(self, scope: Scope) -> Frame:
         """The frame of a scope that nothing here calls."""
-        key = (id(scope),)
-        if key not in self._frames:
-            self._frames[key] = Frame(scope)
-        return self._frames[key]
+        return self._frames.get((id(scope),)) or self._keep((id(scope),), Frame(scope))
 
     def called(self, scope: Scope, frame: Frame, call: ast.Call, order: int, guards: Guards) -> Frame:
         """The frame of a local function that is called here."""
         key = (id(scope), id(call), id(frame))
-        if key not in self._frames:
-            self._frames[key] = Frame(scope, frame, call, order, guards)
-        return self._frames[key]
+        return self._frames.get(key) or self._keep(key, Frame(scope, frame, call, order, guards))
+
+    def _keep(self, key: Tuple[int, ...], frame: Frame) -> Frame:
+        self._frames[key] = frame
+        parent = frame.scope.parent
+        if parent is not None:
+            caller = frame.caller
+            while caller is not None and caller.scope is not parent:
+                caller = caller.caller
+            frame.around = caller or self.frame(parent)
+        return frame
 
     def module(self, source: Source, name: str, telling: FrozenSet[str] = frozenset()) -> Source | None:
         """A file of the same project by its module's name, one import deep; None where there is none, or,
@@ -394,20 +401,8 @@ class World:
                 if name in at.scope.parameters:
                     return None
             here = _called_from(at)
-            at = self.around(at)
+            at = at.around
         return None
-
-    def around(self, frame: Frame) -> Frame | None:
-        """The frame of the scope in which a frame's function is written."""
-        parent = frame.scope.parent
-        if parent is None:
-            return None
-        caller = frame.caller
-        while caller is not None:
-            if caller.scope is parent:
-                return caller
-            caller = caller.caller
-        return self.frame(parent)
 
     def frame(self, scope: Scope) -> Frame:
         """The frame of a scope that nothing here calls."""
@@ -424,7 +419,7 @@ class World:
             if name in at.scope.parameters:
                 value = self._parameter(name, at)
                 return self._changed(value, name, at, -1, order if at is frame else END)
-            at = self.around(at)
+            at = at.around
         return self.unknown(node, frame)
 
     def definition(self, definition: Definition, frame: Frame) -> Value:
@@ -532,7 +527,7 @@ class World:
             inner[key] = below._replace(constant=copied)
             inner = copied
         value = self.value(assigned, frame, order)
-        inner[keys[-1]] = value._replace(key=frame.source.place(target))
+        inner[keys[-1]] = value.under(frame.source.place(target))
         return entries
 
     def _updated(
@@ -567,7 +562,7 @@ class World:
         elsewhere = call is None and not frame.launched and frame.scope.named_elsewhere
         if default is None or elsewhere:
             return self.unknown(parameter or node, frame)
-        value = self.value(default, self.around(frame) or frame, END)
+        value = self.value(default, frame.around or frame, END)
         value = typer_default(value)
         if value.origin:
             return value
@@ -742,7 +737,7 @@ class World:
                 continue
             name = self.value(key, frame, order).constant
             if isinstance(name, (str, int, float, bool)) or name is None:
-                entries[name] = self.value(item, frame, order)._replace(key=frame.source.place(key))
+                entries[name] = self.value(item, frame, order).under(frame.source.place(key))
             else:
                 entries = OpenDict(entries)
         return Value(entries, frame.source.place(node))
@@ -1031,7 +1026,7 @@ class World:
             in_step = keyword.arg is None or keyword.arg in IN_STEP
             value = (self if in_step else self.script.cautious).value(keyword.value, frame, order)
             if keyword.arg is not None:
-                arguments[keyword.arg] = value._replace(key=_keyword_place(keyword, frame.source))
+                arguments[keyword.arg] = value.under(_keyword_place(keyword, frame.source))
                 continue
             spread = value.constant
             if not isinstance(spread, dict):
@@ -1057,7 +1052,7 @@ class World:
             place=frame.source.place_of_call(node),
             positional=tuple(nothing for _ in node.args),
             arguments={
-                it.arg: nothing._replace(key=_keyword_place(it, frame.source))
+                it.arg: nothing.under(_keyword_place(it, frame.source))
                 for it in node.keywords
                 if it.arg is not None
             },
@@ -1082,7 +1077,7 @@ class World:
         for keyword in node.keywords:
             if keyword.arg is not None:
                 value = self.value(keyword.value, frame, order)
-                entries[keyword.arg] = value._replace(key=_keyword_place(keyword, frame.source))
+                entries[keyword.arg] = value.under(_keyword_place(keyword, frame.source))
         return entries
 
     def _converted(self, name: str, node: ast.Call, frame: Frame, order: int) -> Value:
