@@ -242,7 +242,7 @@ def _judge(story: Story, script: Script, case: Case) -> Iterator[Tuple[Call, Fin
     processes = launch.processes_per_node
     if processes is None or processes < 2 or launch.launcher not in _LAUNCHERS:
         return
-    bypass = launch.environment.get("ACCELERATE_BYPASS_DEVICE_MAP")
+    bypass = script.variables.get("ACCELERATE_BYPASS_DEVICE_MAP")
     if bypass is not None and bypass.constant != "false":
         return
     if given is not None and where is not None:

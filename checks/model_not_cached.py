@@ -351,7 +351,7 @@ def _offline(named: Named, variables: Mapping[str, str]) -> str | None:
     value = says_offline(named)
     if value is not None and value.constant is True:
         return "local_files_only=True"
-    given: Mapping[str, Value] = named.launch.environment if named.launch is not None else {}
+    given = named.variables
     for name in OFFLINE_VARIABLES:
         if name == "HF_DATASETS_OFFLINE" and not named.is_dataset:
             continue
@@ -398,9 +398,8 @@ def _gated(case: Case, workload: Workload, named: Named, variables: Mapping[str,
     if caches is None or named.is_dataset or not _GATED.fullmatch(named.name):
         return
     has_token = caches.token_path is not None or any("TOKEN" in it for it in variables if it.startswith("H"))
-    given = {**(named.call.arguments if named.call is not None else {})}
-    if named.launch is not None:
-        given.update({**named.launch.environment, **named.launch.flags})
+    given = {*(named.call.arguments if named.call is not None else ()), *named.variables}
+    given.update(named.launch.flags if named.launch is not None else ())
     logs_in = any(it.name == "login" for script in workload.scripts for it in script.imports)
     cached = any(it.name == named.name for it in caches.cached)
     if has_token or logs_in or cached or any("token" in it.lower() for it in given):

@@ -70,7 +70,7 @@ class NaiveModelParallel(Check):
         if not case.workload.scripts:
             raise CannotTell("no Python script in the workload")
         for script in case.workload.scripts:
-            gpus = _visible(case, script.launch)
+            gpus = _visible(case, script)
             alone = script.launch is None or script.launch.world_size == 1
             if gpus > 1 and alone:
                 judge = functools.partial(_judge, script=script, gpus=gpus)
@@ -81,11 +81,11 @@ class NaiveModelParallel(Check):
         return _examples()
 
 
-def _visible(case: Case, launch: Launch | None) -> int:
+def _visible(case: Case, script: Script) -> int:
     """How many GPUs a process sees."""
     there = len(case.fact(Gpus).gpus)
     environment = case.known(Environment)
-    given = launch.environment.get("CUDA_VISIBLE_DEVICES") if launch is not None else None
+    given = script.variables.get("CUDA_VISIBLE_DEVICES")
     visible: str | None = None
     if given is not None:
         visible = given.constant if isinstance(given.constant, str) else ""

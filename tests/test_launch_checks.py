@@ -404,6 +404,14 @@ def test_the_cache_of_the_launch_line_counts(tmp_path: Path) -> None:
         "4: error: the model facebook/opt-125m is not in the cache, and is not downloaded",
         "5: warning: the data set Salesforce/wikitext is not in the cache, and is not downloaded",
     ]
+    own = f'import os\nos.environ["HF_HOME"] = "{tmp_path / "full"}"\nos.environ["HF_HUB_OFFLINE"] = "1"\n'
+    assert says(ModelNotCached, script(own + LOADS, "own.py"), environment, NO_CACHE) == []
+    empty = own.replace("full", "empty")
+    first, *_ = says(ModelNotCached, script(empty + LOADS, "own.py"), environment, NO_CACHE)
+    assert first.split(" of /")[0] == (
+        "7: error: the model facebook/opt-125m is not in the cache, and is not downloaded"
+        " (HF_HUB_OFFLINE=1 on line 3"
+    )
     Path("train.sh").write_text("export HF_HUB_OFFLINE=1 HF_HOME=$SCRATCH/hf\npython train.py\n")
     workload = read_workload(real_host(), ["train.sh"])
     assert says(ModelNotCached, workload, environment, NO_CACHE) == []

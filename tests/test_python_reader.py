@@ -659,6 +659,39 @@ def test_environment_variables(read: Read, expression: str, launch: str, expecte
     assert value_of(workload).plain == expected
 
 
+@pytest.mark.parametrize(
+    ("statements", "launch", "expected"),
+    [
+        ("os.environ['MAP'] = 'cpu'", "", ["cpu"]),
+        ("os.environ['MAP'] = 'cpu'", "MAP=auto python train.py", ["cpu"]),
+        ("os.environ['MAP'] = 'auto'\nos.environ['MAP'] = 'cpu'", "", ["cpu"]),
+        ("NAME = 'MAP'\nos.environ[NAME] = 'cpu'", "", ["cpu"]),
+        ("if False:\n    os.environ['MAP'] = 'cpu'", "MAP=auto python train.py", ["auto"]),
+        (
+            "if os.path.exists('x'):\n    os.environ['MAP'] = 'cpu'",
+            "MAP=auto python train.py",
+            ["auto", "cpu"],
+        ),
+        ("os.environ['OTHER'] = 'cpu'", "MAP=auto python train.py", ["auto"]),
+        ("os.environ.setdefault('MAP', 'cpu')", "", ["Unknown.UNKNOWN"]),
+        ("os.environ.update(MAP='cpu')", "MAP=auto python train.py", ["Unknown.UNKNOWN"]),
+        ("os.environ.update({'MAP': 'cpu'})", "MAP=auto python train.py", ["Unknown.UNKNOWN"]),
+        ("os.environ['MAP'] = 'cpu'\nos.environ.pop('MAP')", "", ["Unknown.UNKNOWN"]),
+    ],
+)
+@pytest.mark.parametrize("reading", ["os.environ['MAP']", "os.environ.get('MAP', 'x')", "os.getenv('MAP')"])
+def test_variables_that_the_script_sets(
+    read: Read, statements: str, launch: str, reading: str, expected: list[str]
+) -> None:
+    script = f"""{IMPORTS}
+{statements}
+def load():
+    return AutoModel.from_pretrained("m", device_map={reading})
+load()
+"""
+    assert sorted(map(str, loaded(read(script, launch)))) == expected
+
+
 def test_a_map_for_several_processes(read: Read) -> None:
     """As alpaca-lora and its many descendants choose it."""
     script = f"""{IMPORTS}

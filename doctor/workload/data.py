@@ -308,9 +308,16 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     calls: Tuple[Call, ...] = ()
     stories: Tuple[Story, ...] = ()
     launch: Launch | None = None
+    environment: Mapping[str, Value] = {}
+    """What it puts into os.environ itself, outside of its functions."""
     notebook: bool = False
     declares: FrozenSet[str] = frozenset()
     """Options that the script itself declares: of argparse, and the fields of its classes."""
+
+    @property
+    def variables(self) -> Mapping[str, Value]:
+        """What its launch and then the script itself put into the environment."""
+        return {**(self.launch.environment if self.launch is not None else {}), **self.environment}
 
 
 class PathState(NamedTuple):

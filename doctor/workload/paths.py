@@ -57,6 +57,8 @@ class Named(NamedTuple):
     is_dataset: bool
     call: Call | None
     launch: Launch | None
+    variables: Mapping[str, Value] = {}
+    """What the launch and the script put into the environment."""
 
     @property
     def directory(self) -> str:
@@ -186,6 +188,9 @@ def _caches(workload: Workload) -> Iterator[Tuple[Value, str, str, bool]]:
             yield launch.flags["cache_dir"], launch.directory, "--cache_dir", True
     for script in workload.scripts:
         directory = script.launch.directory if script.launch is not None else ""
+        for name in CACHE_VARIABLES:
+            if name in script.environment:
+                yield script.environment[name], directory, name, name != "HF_DATASETS_CACHE"
         for call in script.calls:
             if "cache_dir" in call.arguments and _DOWNLOADS.fullmatch(call.callee.lstrip(".")):
                 yield call.arguments["cache_dir"], directory, "cache_dir", call.name != "load_dataset"
@@ -261,10 +266,10 @@ def _named_models(workload: Workload) -> Iterator[Named]:
             else:
                 value = None
             if value is not None:
-                yield Named(value, call.name == "load_dataset", call, script.launch)
+                yield Named(value, call.name == "load_dataset", call, script.launch, script.variables)
     for launch in workload.launches:
         if "model_name_or_path" in launch.flags:
-            yield Named(launch.flags["model_name_or_path"], False, None, launch)
+            yield Named(launch.flags["model_name_or_path"], False, None, launch, launch.environment)
     names = {"llamafactory": "model_name_or_path", "training": "model_name_or_path", "axolotl": "base_model"}
     for config in workload.configs:
         value = config.get(names[config.kind]) if config.kind in names else None
@@ -292,11 +297,10 @@ def says_offline(named: Named) -> Value | None:
     given = named.call.argument("local_files_only") if named.call is not None else None
     if given is not None and given.constant is True:
         return given
-    environment: Mapping[str, Value] = named.launch.environment if named.launch is not None else {}
     for name in OFFLINE_VARIABLES:
         concerns = named.is_dataset or name != "HF_DATASETS_OFFLINE"
-        if concerns and name in environment and is_true(environment[name].constant):
-            return environment[name]
+        if concerns and name in named.variables and is_true(named.variables[name].constant):
+            return named.variables[name]
     return None
 
 
@@ -317,7 +321,7 @@ def cache_entries(named: Named, variables: Mapping[str, str | None]) -> List[str
         folder = _path(given, named.directory)
         return _entries(named, [folder]) if folder is not None else []
     settings: Dict[str, str] = {name: text for name, text in variables.items() if text}
-    for name, value in (named.launch.environment if named.launch is not None else {}).items():
+    for name, value in named.variables.items():
         if name in _PLACES:
             path = _path(value, named.directory)
             if path is None:

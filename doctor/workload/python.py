@@ -260,7 +260,8 @@ class _Reader:
             call = msgspec.structs.replace(call, conditions=_conditions(event), taken=taken)
             # A function that is called twice is gone through twice: what differs is not known.
             called[call.place] = _merged(called[call.place], call) if call.place in called else call
-        cautious.reaches(self._reading.frame(self._source.module), ())
+        main = self._reading.frame(self._source.module)
+        cautious.reaches(main, ())
         self._candidates = [(event, self._operand(event)) for event in events if self._may_be_step(event)]
         stories, trainings = self._stories(events)
         if self._reading.launch is None:
@@ -271,6 +272,7 @@ class _Reader:
             calls=tuple(called.values()),
             stories=tuple(stories),
             launch=self._reading.launch,
+            environment=cautious.variables(main),
             notebook=self._notebook,
             declares=self._source.declares,
         )

@@ -508,12 +508,7 @@ class World:
         keys: List[Any] = []
         node: ast.expr = target
         while isinstance(node, ast.Subscript):
-            index = node.slice
-            keys.append(
-                self.value(
-                    getattr(index, "value", index) if _is_index(index) else index, frame, order
-                ).constant
-            )
+            keys.append(self.value(_key(node), frame, order).constant)
             node = node.value
         keys.reverse()
         if any(not isinstance(key, (str, int)) for key in keys) or not keys:
@@ -702,7 +697,7 @@ class World:
         return self.unknown(node, frame)
 
     def _of_subscript(self, node: ast.Subscript, frame: Frame, order: int) -> Value:
-        index = getattr(node.slice, "value", node.slice) if _is_index(node.slice) else node.slice
+        index = _key(node)
         base = self.value(node.value, frame, order).constant
         if isinstance(index, ast.Slice):
             bounds = [
@@ -714,7 +709,7 @@ class World:
             return self.unknown(node, frame)
         key = self.value(index, frame, order).constant
         if base == "os.environ" and isinstance(key, str):
-            return self._environment(key, None, node, frame)
+            return self._environment(key, None, node, frame, order)
         if isinstance(base, dict) and not isinstance(key, (Call, dict, list)) and key in base:
             return base[key]  # type: ignore[no-any-return]
         if isinstance(base, list) and isinstance(key, int) and -len(base) <= key < len(base):
@@ -874,7 +869,7 @@ class World:
                 else Value(None, frame.source.place(node))
             )
             if isinstance(variable, str):
-                return self._environment(variable, default, node, frame)
+                return self._environment(variable, default, node, frame, order)
         if name == "getattr" and len(node.args) >= 2:
             base, attribute = (self.value(it, frame, order).constant for it in node.args[:2])
             if isinstance(base, Symbol) and isinstance(attribute, str):
@@ -1096,9 +1091,14 @@ class World:
             return inner._replace(constant=UNKNOWN)
         return inner._replace(constant=_CONVERSIONS[name](constant))
 
-    def _environment(self, name: str, default: Value | None, node: ast.expr, frame: Frame) -> Value:
+    def _environment(
+        self, name: str, default: Value | None, node: ast.expr, frame: Frame, order: int
+    ) -> Value:
         launch = self.script.launch
         place = frame.source.place(node)
+        given = self.variable(name, frame, order)
+        if given is not None:
+            return given
         if launch is not None:
             if name in launch.environment:
                 return launch.environment[name]
@@ -1112,6 +1112,40 @@ class World:
             if size is not None and default is not None:
                 return default
         return Value(UNKNOWN, place)
+
+    def variables(self, frame: Frame) -> Dict[str, Value]:
+        """What the statements of a scope put into the environment of its process, as it is at their end."""
+        found: Dict[str, Value] = {}
+        for change in _changes_of_environment(frame.scope):
+            if change.kind == "setitem":
+                name = self.value(_key(change.node[0]), frame, change.order).constant
+                value = self.variable(name, frame, END) if type(name) is str else None
+                if value is not None:
+                    found[name] = _told(value)
+        return found
+
+    def variable(self, name: str, frame: Frame, before: int) -> Value | None:
+        """What was put into a variable of the environment before this statement, in this scope or around it;
+        None where nothing was."""
+        at: Frame | None = frame
+        while at is not None:
+            for change in reversed(_changes_of_environment(at.scope)):
+                value = self._put_into(name, change, at) if change.order < before else None
+                if value is not None and self.holds(change.guards, at, change.order):
+                    return value
+            before = _called_from(at)
+            at = at.around
+        return None
+
+    def _put_into(self, name: str, change: Definition, frame: Frame) -> Value | None:
+        if change.kind == "setitem":
+            target, assigned = change.node
+            if self.value(_key(target), frame, change.order).constant != name:
+                return None
+            return self.value(assigned, frame, change.order).under(frame.source.place(target))
+        words = {getattr(it, "value", None) for it in ast.walk(change.node) if isinstance(it, ast.Constant)}
+        words.update(it.arg for it in ast.walk(change.node) if isinstance(it, ast.keyword))
+        return self.unknown(change.node, frame) if name in words else None
 
     # --- Options of the command line ------------------------------------------------------------------
 
@@ -1483,6 +1517,14 @@ class Cautious(World):
             way = self._ways[id(frame), guards[: number + 1]] = self._further(way, guards[number], frame)
         return way
 
+    def variable(self, name: str, frame: Frame, before: int) -> Value | None:
+        """What was put into a variable; unknown where that hangs on an open question."""
+        try:
+            return super().variable(name, frame, before)
+        except _Open:
+            self._trail.append(None)
+            return self.script.nothing
+
     def _further(self, way: _Way, guard: Guard, frame: Frame) -> _Way:
         if guard.test is None:
             return way._replace(by_default=way.by_default and guard.outcome)
@@ -1729,6 +1771,17 @@ def _changes_in_loop(
         if definition.kind == "augmented" and begin < definition.order <= end:
             return True
     return False
+
+
+def _changes_of_environment(scope: Scope) -> List[Definition]:
+    """What is put into os.environ, in order."""
+    return [*scope.changes.get("environ", ()), *scope.changes.get("os.environ", ())]
+
+
+def _key(target: ast.Subscript) -> ast.expr:
+    """What stands between the brackets; up to Python 3.8 it is wrapped once more."""
+    index = target.slice
+    return getattr(index, "value", index) if _is_index(index) else index
 
 
 def _called_from(frame: Frame) -> int:
