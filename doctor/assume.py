@@ -77,22 +77,25 @@ def apply(facts: Facts, assumptions: Sequence[str]) -> Facts:
 STACK = ("torch", "transformers", "peft", "accelerate", "deepspeed", "bitsandbytes", "trl")
 
 
-def pinned(facts: Facts, workload: Workload | None) -> dict[str, Value]:
-    """The versions that requirements and lock files of the workload pin, where a patient has none."""
-    packages = facts.packages.value
-    if workload is None or (packages is not None and set(STACK) & set(packages.installed)):
+def pinned(facts: Facts, workload: Workload | None, assumed: bool) -> dict[str, Value]:
+    """The versions that requirements and lock files of the workload pin: where a patient has none of the
+    stack, and beside those that are assumed."""
+    installed = facts.packages.value.installed if facts.packages.value is not None else {}
+    if workload is None or (not assumed and set(STACK) & set(installed)):
         return {}
     found: dict[str, Value] = {}
     for config in workload.configs_of("requirements"):
         for name, value in config.root.items():
-            if name in STACK and isinstance(value.constant, str):
+            if name in STACK and name not in installed and isinstance(value.constant, str):
                 found.setdefault(name, value)
     return found
 
 
-def with_versions(facts: Facts, versions: dict[str, str]) -> Facts:
-    """The facts of this node with these versions in place of a patient's."""
-    return msgspec.structs.replace(facts, packages=_assumed(Packages(installed=versions, modules={})))
+def with_versions(facts: Facts, versions: dict[str, str], assumed: bool) -> Facts:
+    """The facts with these versions: beside those that are assumed, else in place of a patient's."""
+    known = facts.packages.value.installed if assumed and facts.packages.value is not None else {}
+    packages = Packages(installed={**known, **versions}, modules={})
+    return msgspec.structs.replace(facts, packages=_assumed(packages))
 
 
 def _assumed(value: Any) -> Fact[Any]:

@@ -72,13 +72,15 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     progress("reading the node")
     facts, chosen, interrupted = reading.facts()
     facts = assume.apply(facts, request.assumed)
-    pinned = assume.pinned(facts, request.workload) if not request.assumed else {}
+    assumed = bool(request.assumed)
+    pinned = assume.pinned(facts, request.workload, assumed)
     if pinned:
-        facts = assume.with_versions(facts, {name: value.constant for name, value in pinned.items()})
+        versions = {name: value.constant for name, value in pinned.items()}
+        facts = assume.with_versions(facts, versions, assumed)
+        said = [f"{name}={value.constant} ({value.place})" for name, value in sorted(pinned.items())]
+        why = "the versions are those that a file of the workload pins; they are not installed here"
         request = msgspec.structs.replace(
-            request,
-            assumed=[f"{name}={value.constant} ({value.place})" for name, value in sorted(pinned.items())],
-            no_probes="the versions are those that a file of the workload pins; they are not installed here",
+            request, assumed=[*request.assumed, *said], no_probes=request.no_probes or why
         )
     patient_lost = facts.python.value is None
     no_probes = "interrupted" if interrupted else request.no_probes

@@ -260,6 +260,19 @@ def test_options_of_ours_may_stand_behind_files(tmp_path: Path) -> None:
     assert [check for check, _, _ in findings(examined)] == ["int8-without-device-map"]
 
 
+def test_what_requirements_pin_stands_beside_what_is_assumed(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(INT8)
+    (tmp_path / "requirements.txt").write_text("transformers==4.29.2\npeft==0.3.0\nrich==13.0\n")
+    words = ["--format", "json", "train.py", "requirements.txt", "--assume", "gpu=Tesla V100"]
+    examined = report(tmp_path, *words, "--assume", "peft=0.4.0")
+    assert examined["assumed"] == [
+        "gpu=Tesla V100",
+        "peft=0.4.0",
+        "transformers=4.29.2 (requirements.txt:1)",
+    ]
+    assert [check for check, _, _ in findings(examined)] == ["int8-without-device-map"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
