@@ -326,6 +326,19 @@ def _keep(report: Report, key: str, files: Sequence[str]) -> None:
         freshness.keep(freshness.folder(), key, words.verdict_line(report), path, files)
 
 
+_ANYTHING: Mapping[str, Any] = {
+    "only": (),
+    "skip": (),
+    "assume": (),
+    "model": None,
+    "deep": False,
+    "budget": 60.0,
+    "fail_on": "never",
+    "quiet": False,
+}
+"""What is asked of an examination where the command line has no word for it."""
+
+
 def _examined(
     host: Host, python: str | None, no_probes: str | None, options: Mapping[str, Any], load: Callable[[], T]
 ) -> tuple[Report, T]:
@@ -431,7 +444,6 @@ def _fix(options: Mapping[str, Any]) -> int:
     from llm_doctor.host import real_host
 
     no_probes = "--no-probes was given" if options["no_probes"] else None
-    unused = {"skip": (), "deep": False, "model": None, "budget": 60.0, "fail_on": "never", "quiet": False}
 
     def load() -> Any:
         from llm_doctor import fixing
@@ -440,7 +452,7 @@ def _fix(options: Mapping[str, Any]) -> int:
         return fixing, apply.WriteError
 
     def examined(only: Sequence[str]) -> tuple[Report, Any]:
-        settings = {**unused, **options, "only": only}
+        settings = {**_ANYTHING, **options, "only": only}
         return _examined(real_host(), options["python"], no_probes, settings, load)
 
     before, (fixing, WriteError) = examined(options["only"])
@@ -548,16 +560,7 @@ def _examined_alone(only: Sequence[str], python: str | None) -> tuple[Report, No
     """What these checks say of this machine, without a workload."""
     from llm_doctor.host import real_host
 
-    options = {
-        "model": None,
-        "assume": (),
-        "only": only,
-        "deep": False,
-        "budget": 60.0,
-        "fail_on": "never",
-        "quiet": False,
-    }
-    return _examined(real_host(), python, None, options, lambda: None)
+    return _examined(real_host(), python, None, {**_ANYTHING, "only": only}, lambda: None)
 
 
 @cli.command(
@@ -604,16 +607,8 @@ def _preflight(command: Sequence[str], options: Mapping[str, Any]) -> None:
     from llm_doctor.workload.launch import is_launch
     from llm_doctor.workload.reading import is_job_script
 
-    settings = {
-        "model": None,
-        "assume": (),
-        "only": (),
-        "deep": False,
-        "budget": 60.0,
-        "fail_on": "never",
-        "quiet": True,
-        "workload": command if is_launch(command) or is_job_script(command) else None,
-    }
+    workload = command if is_launch(command) or is_job_script(command) else None
+    settings = {**_ANYTHING, "quiet": True, "workload": workload}
     try:
         report, _ = _examined(real_host(), None, None, settings, lambda: None)
         from llm_doctor.redact import redactor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import io
 import itertools
 from typing import Iterable, Mapping, Sequence
 
@@ -12,6 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llm_doctor.comparison import Change, Comparison, Examined, Group
+from llm_doctor.render.console import console as empty
+from llm_doctor.render.console import drawn
 from llm_doctor.render.words import one_line
 
 LIMIT = 60_000
@@ -43,18 +44,7 @@ _HEADINGS = {
 
 def text(comparison: Comparison, *, width: int, color: bool) -> str:
     """For people, at any width."""
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=max(width, 20),
-        force_terminal=color,
-        no_color=not color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console = empty(width=width, color=color)
     _line(console, comparison.sentence, style="bold", hanging=0)
     if comparison.groups:
         for number, group in enumerate(comparison.groups):
@@ -66,7 +56,7 @@ def text(comparison: Comparison, *, width: int, color: bool) -> str:
         for heading, changes in _sections(comparison.changes):
             console.print()
             _section(console, heading, changes)
-    return "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
+    return drawn(console)
 
 
 def _section(console: Console, heading: str, changes: Sequence[Change]) -> None:

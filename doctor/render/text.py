@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import msgspec
 from rich.console import Console
 from rich.padding import Padding
@@ -11,6 +9,8 @@ from rich.text import Text
 
 from llm_doctor.model import EXIT_INTERRUPTED, CheckResult, Finding, Fix, Report, TrialResult
 from llm_doctor.render import words
+from llm_doctor.render.console import console as empty
+from llm_doctor.render.console import drawn
 
 NAMED = 8
 """Checks that are named where they are skipped for one reason; of more there is the number."""
@@ -27,21 +27,10 @@ _OUTCOMES = {
 
 def render(report: Report, *, width: int, color: bool, verbose: bool = False, quiet: bool = False) -> str:
     """The report as text; with `quiet` one line when nothing is wrong."""
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=max(width, 20),
-        force_terminal=color,
-        no_color=not color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console = empty(width=width, color=color)
     if quiet and report.exit_code == 0 and report.verdict == "pass":
         _verdict(console, report, f" ({words.gpu_line(report.facts)}; {report.patient.python})")
-        return stream.getvalue()
+        return drawn(console)
     first_line, rest = words.fitting(words.stack(report), console.width)
     _verdict(console, report)
     console.print(Text(first_line))
@@ -58,7 +47,7 @@ def render(report: Report, *, width: int, color: bool, verbose: bool = False, qu
         _details(console, report)
     elif not quiet:
         _hints(console, report)
-    return "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
+    return drawn(console)
 
 
 def _verdict(console: Console, report: Report, rest: str = "") -> None:

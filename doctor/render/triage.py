@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from llm_doctor.logs.data import Diagnosis, Log, Triage
 from llm_doctor.model import Fix
+from llm_doctor.render.console import console as empty
+from llm_doctor.render.console import drawn
 
 _HERE = {
     "reproduced": "and it is so on this machine: reproduced",
@@ -22,23 +22,12 @@ _HERE = {
 
 def text(triage: Triage, *, width: int, color: bool) -> str:
     """For people, at any width."""
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=max(width, 20),
-        force_terminal=color,
-        no_color=not color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
+    console = empty(width=width, color=color)
     for number, log in enumerate(triage.logs):
         if number:
             console.print()
         _log(console, log)
-    return "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
+    return drawn(console)
 
 
 def _log(console: Console, log: Log) -> None:
