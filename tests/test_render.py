@@ -8,6 +8,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
+import cmarkgfm
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -286,9 +287,6 @@ class _Seen(HTMLParser):
 
 def seen(source: str) -> _Seen:
     """An issue with this text, by the parser and the extensions that GitHub uses, with HTML let through."""
-    cmarkgfm = pytest.importorskip(
-        "cmarkgfm", reason="GitHub's own Markdown parser (cmarkgfm) is not installed"
-    )
     options = cmarkgfm.cmark.Options.CMARK_OPT_UNSAFE
     page = _Seen()
     page.feed(cmarkgfm.github_flavored_markdown_to_html(source, options))
