@@ -166,15 +166,38 @@ note lora-without-input-grads
            model.enable_input_require_grads()
 
 found cuda-toolkit-mismatch
-skip  half-float-mismatch
-  peft is not installed
-note  lora-without-input-grads
-  reproduced on cuda:0, 0.2 s
+skip  half-float-mismatch       peft is not installed
+note  lora-without-input-grads  reproduced on cuda:0, 0.2 s
 
 llm-doctor explain cuda-toolkit-mismatch says why; --verbose shows every proof,
 fact and fix.
 """
     )
+
+
+def test_why_a_check_came_out_so_stands_behind_its_name_where_there_is_room() -> None:
+    reason = "no full fine-tune of a model whose size is known"
+    checks = [CheckResult(name="one", topic="x", outcome="skipped", seconds=0, reason=reason)]
+    checks += [
+        CheckResult(name=f"other-{n}", topic="x", outcome="skipped", seconds=0, reason="y") for n in (1, 2)
+    ]
+
+    def last(width: int) -> list[str]:
+        lines = text.render(report(checks=tuple(checks)), width=width, color=False).splitlines()
+        return lines[lines.index("") + 1 :]
+
+    assert last(60) == [
+        "skip  one       no full fine-tune of a model whose size is",
+        "                known",
+        "skip  2 checks  other-1, other-2: y",
+    ]
+    assert last(40) == [
+        "skip  one",
+        "  no full fine-tune of a model whose",
+        "    size is known",
+        "skip  2 checks",
+        "  other-1, other-2: y",
+    ]
 
 
 def test_quiet_keeps_what_is_wrong_and_nothing_else() -> None:

@@ -14,7 +14,7 @@ from llm_doctor.render.console import drawn
 
 NAMED = 8
 """Checks that are named where they are skipped for one reason; of more there is the number."""
-_STYLES = {"error": "bold red", "warning": "bold magenta", "note": "bold cyan"}
+_STYLES = {"error": "bold red", "warning": "bold magenta", "note": "bold"}
 _VERDICTS = {"pass": "bold green", "warn": "bold magenta", "fail": "bold red", "incomplete": "bold magenta"}
 _OUTCOMES = {
     "pass": ("pass", "green"),
@@ -122,26 +122,44 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
     # What is left out for one and the same reason is said once.
     reasons = [check.reason for check in shown if check.outcome == "skipped"]
     together = {reason for reason in reasons if reason and reasons.count(reason) > 1}
+    rows = []
     for check in shown:
         if check.outcome == "skipped" and check.reason in together:
             continue
         word, style = _OUTCOMES[check.outcome]
         if check.outcome == "pass" and check.findings:
-            word, style = "note", "cyan"
-        console.print(Text.assemble((f"{word:<6}", style), check.name))
+            word, style = "note", "bold"
         whys = [check.reason] if check.reason else []
         if check.outcome == "pass":
             whys += map(_trial_words, check.trials)
-        why = "; ".join(whys)
-        if why and why != report.facts.python.reason:  # said once, above
-            _indented(console, why, hanging=2)
+        rows.append((Text(word, style=style), check.name, "; ".join(whys)))
     for reason in sorted(together):
         names = [check.name for check in shown if check.outcome == "skipped" and check.reason == reason]
-        console.print(Text(f"skip  {len(names)} checks"))
-        if len(names) <= NAMED:
-            _indented(console, ", ".join(names))
-        if reason != report.facts.python.reason:
-            _indented(console, reason, hanging=2)
+        named = f"{', '.join(names)}: " if len(names) <= NAMED else ""
+        rows.append((Text("skip"), f"{len(names)} checks", f"{named}{reason}"))
+    room = max((len(name) for _, name, _ in rows), default=0)
+    for outcome, name, why in rows:
+        why = "" if why == report.facts.python.reason else why  # said once, above
+        _row(console, outcome, name, why, room)
+
+
+def _row(console: Console, outcome: Text, name: str, why: str, room: int) -> None:
+    """A line for a check: why it came out so stands behind its name, or below it on a narrow terminal."""
+    outcome.pad_right(6 - len(outcome))
+    begin = len(outcome) + room + 2
+    if console.width < begin + 30:
+        console.print(Text.assemble(outcome, name))
+        if why:
+            _indented(console, why, hanging=2)
+        return
+    lines = Text(why).wrap(console, console.width - begin) if why else [Text()]
+    for number, line in enumerate(lines):
+        line.rstrip()
+        console.print(
+            Text.assemble(outcome, f"{name:<{room}}  ", line)
+            if not number
+            else Padding(line, (0, 0, 0, begin))
+        )
 
 
 def _trial_words(trial: TrialResult) -> str:
