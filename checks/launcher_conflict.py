@@ -379,9 +379,9 @@ def _without(launch: Launch, name: str, value: Value, *, safe: bool) -> Fix:
     )
     return Fix(
         title=f"drop --{name}",
-        kind="command",
+        kind="config",
         applicability="safe" if safe else "unsafe",  # which of the two is meant is not written there
-        preview=f"without --{name} {text}".rstrip(),
+        preview=f"{f'--{name} {text}'.rstrip()} -> (nothing)",
         edits=(edit,) if place.path == launch.place.path != COMMAND_LINE else (),
     )
 
