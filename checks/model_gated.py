@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from llm_doctor.check import Check, Symptom, remedy
 
+_ACCESS = (
+    remedy("ask for access on its page, if it is gated", "https://huggingface.co/{repo}"),
+    remedy("and give the job a token of that account", "hf auth login"),
+    remedy("in a container or batch job", "HF_TOKEN=hf_...", "environment"),
+)
+
 
 class ModelGated(Check):
     """A model or data set of the Hub is gated, private or misnamed, and this token may not read it.
@@ -117,11 +123,7 @@ class ModelGated(Check):
             counter_example="401 Client Error: Unauthorized for url: https://example.org/api",
             cause="The Hub does not let this job read {repo} ({status}): it is gated or private, and the"
             " token is missing or may not",
-            fixes=(
-                remedy("ask for access on its page, if it is gated", "https://huggingface.co/{repo}"),
-                remedy("and give the job a token of that account", "hf auth login"),
-                remedy("in a container or batch job", "HF_TOKEN=hf_...", "environment"),
-            ),
+            fixes=_ACCESS,
         ),
         Symptom(
             pattern=r"Client error `(?P<status>401 Unauthorized|403 Forbidden)` for url"
@@ -132,11 +134,7 @@ class ModelGated(Check):
             counter_example="Client error '401 Unauthorized' for url 'https://example.org/api'",
             cause="The Hub does not let this job read {repo} ({status}): it is gated or private, and the"
             " token is missing or may not",
-            fixes=(
-                remedy("ask for access on its page, if it is gated", "https://huggingface.co/{repo}"),
-                remedy("and give the job a token of that account", "hf auth login"),
-                remedy("in a container or batch job", "HF_TOKEN=hf_...", "environment"),
-            ),
+            fixes=_ACCESS,
         ),
         Symptom(
             pattern=r"Repository Not Found for url:"
