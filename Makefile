@@ -31,9 +31,11 @@ test-gpu: $(VENV)/.test  ## every trial on every GPU of this machine (LLM_DOCTOR
 	$(BIN)/python -m pytest tests/gpu
 
 bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=COMMAND --write", SCRIPTS=FOLDER)
+	$(PIP) matplotlib
 	$(BIN)/python docs/scan.py $(SCRIPTS)
 	$(BIN)/python docs/logs.py
 	$(BIN)/python docs/bench.py $(BENCH)
+	$(BIN)/python docs/growth.py $(filter --write,$(BENCH))
 
 measure: $(VENV)/.test  ## what the trials measure on this machine's devices, into docs/measured.md
 	$(BIN)/python docs/measure.py --write

@@ -440,6 +440,9 @@ Made on {date} by `make bench` (`docs/bench.py`), in {rounds} rounds.
 
 {table}
 
+![Time of one run](charts/speed.svg)
+![Memory of all processes together](charts/memory.svg)
+
 | to reach | measured | |
 | --- | --- | --- |
 {targets}
@@ -490,6 +493,19 @@ def page(
     )
 
 
+def draw(rows: Sequence[Row]) -> None:
+    """The two charts of the page: time and memory."""
+    sys.path.insert(0, str(DOCS))
+    import charts
+
+    ran = [row for row in rows if row.problem is None]
+    ours = (FACTS_ONLY, FULL)
+    times = [(row.command.title, row.median, row.command.name in ours) for row in ran]
+    charts.bars("speed", "Time of one run, median", "seconds", times)
+    sizes = [(row.command.title, row.together / MIB, row.command.name in ours) for row in ran]
+    charts.bars("memory", "Memory of all processes together, at most", "MiB", sizes)
+
+
 def main() -> None:
     """Measures, prints the page, and writes it with --write."""
     arguments = parser(__doc__ or "")
@@ -518,6 +534,7 @@ def main() -> None:
     print(text)
     if options.write:
         (DOCS / "speed.md").write_text(text, encoding="utf-8")
+        draw(rows)
 
 
 def parser(description: str) -> argparse.ArgumentParser:

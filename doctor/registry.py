@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import os.path
 import pkgutil
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence, Type
 from llm_doctor.check import HEADINGS, TOPICS, Check
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "llm_doctor.checks"
 
@@ -163,6 +164,12 @@ def _distribution(point: EntryPoint) -> str:
     distribution = getattr(point, "dist", None)  # unknown before Python 3.10
     if distribution is None:
         return f"plugin {point.value.partition(':')[0]}"
+    return _named(distribution)
+
+
+@functools.lru_cache(maxsize=None)
+def _named(distribution: Distribution) -> str:
+    """The plugin's name; its metadata is read once for all its checks."""
     return f"plugin {distribution.metadata['Name']} {distribution.version}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from llm_doctor.model import EXIT_INTERRUPTED, CheckResult, Finding, Fix, Report, TrialResult
@@ -132,34 +131,32 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
         whys = [check.reason] if check.reason else []
         if check.outcome == "pass":
             whys += map(_trial_words, check.trials)
-        rows.append((Text(word, style=style), check.name, "; ".join(whys)))
+        rows.append((word, style, check.name, "; ".join(whys)))
     for reason in sorted(together):
         names = [check.name for check in shown if check.outcome == "skipped" and check.reason == reason]
         named = f"{', '.join(names)}: " if len(names) <= NAMED else ""
-        rows.append((Text("skip"), f"{len(names)} checks", f"{named}{reason}"))
-    room = max((len(name) for _, name, _ in rows), default=0)
-    for outcome, name, why in rows:
+        rows.append(("skip", "", f"{len(names)} checks", f"{named}{reason}"))
+    room = max((len(name) for _, _, name, _ in rows), default=0)
+    begin = room + 8
+    beside = console.width >= begin + 30
+    lines = Text()
+    for word, style, name, why in rows:
         why = "" if why == report.facts.python.reason else why  # said once, above
-        _row(console, outcome, name, why, room)
+        lines.append(f"{word:<6}", style)
+        lines.append(name)
+        for number, line in enumerate(_wrapped(console, why, console.width - (begin if beside else 4))):
+            if number or not beside:
+                lines.append("\n")
+            indent = begin if number else room - len(name) + 2
+            lines.append(" " * (indent if beside else 4 if number else 2) + line)
+        lines.append("\n")
+    console.print(lines, end="", soft_wrap=True)
 
 
-def _row(console: Console, outcome: Text, name: str, why: str, room: int) -> None:
-    """A line for a check: why it came out so stands behind its name, or below it on a narrow terminal."""
-    outcome.pad_right(6 - len(outcome))
-    begin = len(outcome) + room + 2
-    if console.width < begin + 30:
-        console.print(Text.assemble(outcome, name))
-        if why:
-            _indented(console, why, hanging=2)
-        return
-    lines = Text(why).wrap(console, console.width - begin) if why else [Text()]
-    for number, line in enumerate(lines):
-        line.rstrip()
-        console.print(
-            Text.assemble(outcome, f"{name:<{room}}  ", line)
-            if not number
-            else Padding(line, (0, 0, 0, begin))
-        )
+def _wrapped(console: Console, text: str, width: int) -> list[str]:
+    if len(text) <= width and text.isascii():
+        return [text] if text else []
+    return [line.plain.rstrip() for line in Text(text).wrap(console, max(width, 10))]
 
 
 def _trial_words(trial: TrialResult) -> str:
@@ -213,12 +210,11 @@ def _labelled(console: Console, label: str, text: str) -> None:
     _indented(console, f"{label + ':':<7}{text}", hanging=7)
 
 
-def _indented(console: Console, text: str, hanging: int = 0, style: str = "") -> None:
+def _indented(console: Console, text: str, hanging: int = 0) -> None:
     """Two columns in; what wraps goes `hanging` columns further."""
     for paragraph in text.split("\n"):
-        lines = Text(paragraph, style=style).wrap(console, max(10, console.width - 2 - hanging))
-        if len(paragraph) <= console.width - 2:
-            lines = Text(paragraph, style=style).wrap(console, console.width - 2)
-        for number, line in enumerate(lines):
-            line.rstrip()
-            console.print(Padding(line, (0, 0, 0, 2 + (hanging if number else 0))))
+        room = console.width - 2
+        wrapped = _wrapped(console, paragraph, room if len(paragraph) <= room else room - hanging)
+        # Drawn as one: printing takes as long for a line as for all of them.
+        lines = [f"{'':{2 + hanging if number else 2}}{line}" for number, line in enumerate(wrapped or [""])]
+        console.print(Text("\n".join(lines)), soft_wrap=True)
