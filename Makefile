@@ -34,6 +34,7 @@ bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=CO
 	$(PIP) matplotlib
 	$(BIN)/python docs/scan.py $(SCRIPTS)
 	$(BIN)/python docs/logs.py
+	$(BIN)/python docs/reports.py
 	$(BIN)/python docs/bench.py $(BENCH)
 	$(BIN)/python docs/growth.py $(filter --write,$(BENCH))
 

@@ -2,7 +2,53 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+import re
+from typing import Any, Iterable, Iterator
+
+import msgspec
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    Trial,
+    TrialRequest,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.fixes import environment
+from llm_doctor.model import (
+    Arm,
+    Compilers,
+    CudaToolkits,
+    ExtensionBuilds,
+    Finding,
+    Fix,
+    Gpu,
+    Gpus,
+    Interpreter,
+    Mount,
+    Mounts,
+    Packages,
+    Proof,
+    ProofStatus,
+    Subject,
+    Tool,
+    Toolkit,
+    TorchBuild,
+    TrialCase,
+    TrialResult,
+)
+from llm_doctor.workload.data import Workload
+from llm_doctor.workload.models import uses_deepspeed
+
+TRIAL = Trial(name="cannot-compile-ops", imports=("torch",), limit_s=90)
 
 
 class CannotCompileOps(Check):
@@ -10,8 +56,11 @@ class CannotCompileOps(Check):
 
     ## What it finds
 
-    In a log: torch, DeepSpeed and Triton that miss ninja, a C or C++ compiler, Python's headers, or
-    whose compiler failed; and what falls over when an operator was not built.
+    Where DeepSpeed, or Triton beside a GPU, is installed: no ninja or C++ compiler on PATH, no Python.h of
+    the patient, an extension folder on a file system that nothing can be loaded from (noexec) or that is
+    read-only, a gcc newer than the chosen nvcc accepts. In a log: torch, DeepSpeed and Triton that miss
+    ninja, a C or C++ compiler, Python's headers, or whose compiler failed; and what falls over when an
+    operator was not built.
 
     ## Why it breaks
 
@@ -21,7 +70,10 @@ class CannotCompileOps(Check):
 
     ## How it is proven
 
-    By the log alone.
+    Where something is missing, and with `--deep`: an extension of one C++ function is compiled by
+    `torch.utils.cpp_extension.load`, with torch's own idea of compiler and folder, and loaded; that takes
+    half a second. The fixed arm does it in the temporary folder with the programs beside the interpreter on
+    PATH. Which gcc an nvcc accepts is read from its own header, crt/host_config.h.
 
     ## Fix
 
@@ -31,6 +83,7 @@ class CannotCompileOps(Check):
 
     - https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/cpp_extension.py (`_run_ninja_build`)
     - https://github.com/deepspeedai/DeepSpeed/blob/v0.16.9/op_builder/builder.py (`jit_load`)
+    - https://docs.nvidia.com/cuda/cuda-installation-guide-linux/#host-compiler-support-policy
     - https://github.com/vllm-project/vllm/issues/15013
     """
 
@@ -38,7 +91,6 @@ class CannotCompileOps(Check):
     topic = "cuda-toolkit"
     severity = "error"
     since = "0.1.0"
-    of_log = True
     url = "https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/cpp_extension.py"
     symptoms = (
         Symptom(
@@ -310,3 +362,198 @@ class CannotCompileOps(Check):
             "config",
         ),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """What a build would miss; the build itself has the last word."""
+        compilers, packages = case.fact(Compilers), case.fact(Packages)
+        gpus = case.known(Gpus)
+        on_gpu = gpus is not None and bool(gpus.gpus)
+        compiling = [it for it in ("deepspeed", "triton") if it in packages.installed]
+        if not on_gpu and "triton" in compiling:
+            compiling.remove("triton")  # it compiles for GPUs alone
+        if "torch" not in packages.installed or not compiling:
+            raise CannotTell("nothing that is installed compiles operators while a job runs")
+        builds = case.known(ExtensionBuilds)
+        trials: tuple[TrialRequest, ...] = ()
+        if builds is not None and builds.nearest is not None:
+            trials = (TrialRequest(TRIAL, {"folder": builds.nearest}),)
+        who = " and ".join({"deepspeed": "DeepSpeed", "triton": "Triton"}[it] for it in compiling)
+        wanted = Finding(
+            severity="warning" if on_gpu or case.workload is not None else "note",
+            confidence="likely",
+            message=f"{who} cannot compile operators",
+            subject=Subject(kind="node"),
+            evidence={"compiling": compiling},
+        )
+        found = list(_missing(case, compilers, builds))
+        for what, fix in found:
+            yield Suspicion(
+                msgspec.structs.replace(
+                    wanted,
+                    message=f"{wanted.message}: {what}",
+                    evidence={**wanted.evidence, "missing": what},
+                    fixes=(fix,),
+                ),
+                trials,
+            )
+        if case.deep and not found:
+            yield Suspicion(wanted, trials)
+        too_new = _too_new(case, compilers)
+        if too_new:
+            yield Suspicion(
+                msgspec.structs.replace(
+                    wanted, confidence="certain", message=f"{who} cannot compile CUDA operators: {too_new}"
+                )
+            )
+
+    def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
+        """A build that works refutes what seemed to be missing; one that fails says why."""
+        tried = [(result, case) for result in results for case in result.cases if case.broken is not None]
+        if not tried:
+            if "missing" in finding.evidence:
+                yield finding
+            return
+        result, case = tried[0]
+        arm = case.broken
+        if arm is None or arm.outcome == "passed":
+            return
+        error = str(arm.error).strip().partition("\n")[0]
+        missing = "missing" in finding.evidence
+        yield msgspec.structs.replace(
+            finding,
+            confidence="proven" if case.status == "reproduced" else "certain",
+            message=finding.message if missing else f"{finding.message}: {error}",
+            evidence={**finding.evidence, "error": error},
+            proof=Proof(trial=result.name, status=case.status, case=case),
+        )
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """DeepSpeed, torch.compile and torch's cpp_extension compile while a job runs."""
+        return uses_deepspeed(workload) or any(
+            any("cpp_extension" in it.module for it in script.imports)
+            or any(call.callee == "torch.compile" for call in script.calls)
+            for script in workload.scripts
+        )
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+def _missing(case: Case, compilers: Compilers, builds: ExtensionBuilds | None) -> Iterator[tuple[str, Fix]]:
+    if compilers.ninja is None:
+        yield (
+            "there is no ninja on PATH",
+            _command("install it, and activate the environment so that it is on PATH", "pip install ninja"),
+        )
+    if compilers.cxx is None:
+        yield (
+            "there is no C++ compiler on PATH",
+            _command("install one", "sudo apt-get install build-essential"),
+        )
+    python = case.known(Interpreter)
+    if python is not None and python.headers is False:
+        minor = ".".join(python.version.split(".")[:2])
+        yield (
+            f"the headers of Python {minor} (Python.h) are missing",
+            _command("install them", f"sudo apt-get install python{minor}-dev"),
+        )
+    mounts = case.known(Mounts)
+    mount = (
+        mounts.of(builds.nearest) if mounts is not None and builds is not None and builds.nearest else None
+    )
+    if builds is not None and mount is not None and (mount.no_exec or mount.read_only):
+        state = "mounted noexec: nothing can be loaded from it" if mount.no_exec else "read-only"
+        yield (
+            f"{builds.folder} is {state}",
+            environment.export("build elsewhere", {"TORCH_EXTENSIONS_DIR": "/var/tmp/torch_extensions"}),
+        )
+
+
+def _command(title: str, preview: str) -> Fix:
+    return Fix(title=title, kind="command", applicability="manual", preview=preview)
+
+
+def _too_new(case: Case, compilers: Compilers) -> str | None:
+    """A gcc that the chosen nvcc's own header refuses."""
+    kits, torch = case.known(CudaToolkits), case.known(TorchBuild)
+    kit = kits.chosen if kits is not None else None
+    if kit is None or kit.newest_gcc is None or compilers.cxx is None or torch is None or torch.cuda is None:
+        return None
+    # "g++ (Debian 12.2.0-14) 12.2.0", "g++ (GCC) 14.1.1 20240507 (Red Hat 14.1.1-1)"; clang has other rules.
+    found = re.search(r"\) (\d+)\.\d+", compilers.cxx.version)
+    if found is None or "clang" in compilers.cxx.version or int(found[1]) <= kit.newest_gcc:
+        return None
+    return f"nvcc {kit.version} refuses gcc {found[1]}, {kit.newest_gcc} is the newest that it accepts"
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    stack = Packages(installed={"torch": "2.6.0", "deepspeed": "0.16.4"}, modules={})
+    cache = "/home/ann/.cache"
+    builds = ExtensionBuilds(folder=f"{cache}/torch_extensions", nearest=cache)
+    gcc = Tool(path="/usr/bin/c++", version="c++ (Debian 12.2.0-14) 12.2.0")
+    ninja = Tool(path="/usr/bin/ninja", version="1.11.1")
+    whole = Compilers(cxx=gcc, ninja=ninja)
+
+    def tried(status: ProofStatus, error: str | None = None) -> TrialResult:
+        case = TrialCase(
+            combination={"language": "c++"},
+            status=status,
+            broken=Arm(outcome="failed", error=error) if error else Arm(outcome="passed"),
+            fixed=Arm(outcome="passed"),
+        )
+        return TrialResult(name=TRIAL.name, device="cpu", status=status, seconds=0.5, cases=(case,))
+
+    def home(**options: Any) -> Mounts:
+        options = {"read_only": False, **options}
+        return Mounts(mounts=(Mount(path="/home", filesystem="ext4", device="d", kind="local", **options),))
+
+    yield healthy("all that a build needs", case_of(stack, whole, builds, home()))
+    yield healthy(
+        "a ninja that torch finds all the same",
+        case_of(stack, Compilers(cxx=gcc), builds),
+        tried("refuted"),
+    )
+    yield sick(
+        "no ninja",
+        case_of(stack, Compilers(cxx=gcc), builds),
+        "note: DeepSpeed cannot compile operators: there is no ninja on PATH",
+        trials=(tried("reproduced", "Ninja is required to load C++ extensions"),),
+    )
+    yield sick(
+        "a home that nothing can be loaded from, on a GPU node",
+        case_of(stack, whole, builds, home(no_exec=True), Gpus(driver="580.65", gpus=(_GPU,))),
+        "warning: DeepSpeed cannot compile operators: /home/ann/.cache/torch_extensions is mounted noexec:"
+        " nothing can be loaded from it",
+    )
+    yield sick(
+        "a gcc that is too new",
+        case_of(
+            stack,
+            Compilers(cxx=Tool(path="/usr/bin/c++", version="c++ (GCC) 14.1.1 20240507"), ninja=ninja),
+            TorchBuild(version="2.1.0+cu118", cuda="11.8", kind="cuda"),
+            CudaToolkits(toolkits=(_KIT,), chosen_home=_KIT.home),
+            builds,
+        ),
+        "note: DeepSpeed cannot compile CUDA operators: nvcc 11.8 refuses gcc 14, 11 is the newest that it"
+        " accepts",
+    )
+    only_torch = Packages(installed={"torch": "2.6.0"}, modules={})
+    yield cannot_tell(
+        "nothing that compiles",
+        case_of(only_torch, whole),
+        "nothing that is installed compiles operators while a job runs",
+    )
+
+
+_GPU = Gpu(index=0, name="NVIDIA A100")
+_KIT = Toolkit(
+    home="/usr/local/cuda",
+    nvcc="/usr/local/cuda/bin/nvcc",
+    found_by=("/usr/local",),
+    version="11.8",
+    newest_gcc=11,
+)

@@ -35,7 +35,6 @@ from llm_doctor.model import (
     DeepSpeedBuild,
     Finding,
     Fix,
-    Gpu,
     Gpus,
     Interpreter,
     Packages,
@@ -64,9 +63,9 @@ class CudaToolkitMismatch(Check):
 
     The CUDA toolkit that torch would choose (`CUDA_HOME`, else the first `nvcc` on `PATH`, else
     `/usr/local/cuda`) is held against the CUDA version torch was built for, by the rule of the
-    *installed* DeepSpeed. It also finds: no toolkit although DeepSpeed will want to compile, a CPU-only
-    torch beside an NVIDIA driver, `CUDA_HOME` and the `nvcc` on `PATH` naming different versions, a
-    chosen home without CUDA's headers, a `ds_report` that crashes or that says something else.
+    *installed* DeepSpeed. It also finds: no toolkit although DeepSpeed will want to compile, `CUDA_HOME`
+    and the `nvcc` on `PATH` naming different versions, a chosen home without CUDA's headers, a `ds_report`
+    that crashes or that says something else.
 
     ## Why it breaks
 
@@ -218,12 +217,9 @@ class CudaToolkitMismatch(Check):
         """Judges by facts; the assertion and, with --deep, a build are there to contradict it."""
         torch, kits = case.fact(TorchBuild), case.fact(CudaToolkits)
         deepspeed = case.known(DeepSpeedBuild)
-        driver = case.known(Gpus)
         reported = list(_ds_report_findings(case, torch, kits.chosen))
         yield from map(Suspicion, reported)
-        if torch.kind == "cpu" and driver is not None and driver.gpus:
-            yield Suspicion(_cpu_build(torch, driver, case))
-        elif torch.cuda is None:
+        if torch.cuda is None:
             if not reported:
                 built_for = "the CPU" if torch.kind == "cpu" else torch.kind
                 raise CannotTell(
@@ -515,28 +511,6 @@ def _cannot_compile(
     )
 
 
-def _cpu_build(torch: TorchBuild, driver: Gpus, case: Case) -> Finding:
-    python = case.known(Interpreter)
-    line = None
-    if python is not None and driver.driver_cuda is not None:
-        line = packages.install_torch(
-            _runs_here(case),
-            python=python.executable,
-            python_version=python.version,
-            torch_version=torch.version,
-        )
-    names = ", ".join(sorted({gpu.name or "a GPU that does not answer" for gpu in driver.gpus}))
-    return Finding(
-        severity="error",
-        confidence="certain",
-        message=f"torch {torch.version} is a CPU build on a node with {len(driver.gpus)} NVIDIA"
-        f" GPU{'s' if len(driver.gpus) > 1 else ''} ({names}): it cannot use them",
-        subject=Subject(kind="package", package="torch"),
-        evidence={"driver": driver.driver, "driver_cuda": driver.driver_cuda},
-        fixes=(line,) if line else (),
-    )
-
-
 def _ds_report_findings(case: Case, torch: TorchBuild, chosen: Toolkit | None) -> Iterator[Finding]:
     said = case.answer(DS_REPORT)
     versions = _ds_report_versions(case)
@@ -667,16 +641,6 @@ def _examples() -> Iterator[Example]:
         case_of(torch("2.9.0+cu128", "12.8"), toolkits(), deepspeed("0.19.8")),
         "warning: no CUDA toolkit is on this machine (no CUDA_HOME, no nvcc on PATH, no /usr/local/cuda):"
         " DeepSpeed 0.19.8 cannot compile its operators (FusedAdam, CPUAdam); ZeRO itself works without",
-    )
-    yield sick(
-        "a CPU build of torch beside an NVIDIA driver",
-        case_of(
-            torch("2.13.0+cpu", None),
-            toolkits("13.0"),
-            Gpus(driver="580.95.05", driver_cuda="13.0", gpus=(Gpu(index=0, name="NVIDIA H200"),)),
-        ),
-        "error: torch 2.13.0+cpu is a CPU build on a node with 1 NVIDIA GPU (NVIDIA H200): it cannot use"
-        " them",
     )
     yield sick(
         "CUDA_HOME names one toolkit, PATH another, and torch was built for the first",

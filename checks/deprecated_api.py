@@ -10,12 +10,13 @@ from llm_doctor.check import (
     Check,
     Example,
     Suspicion,
+    at,
     cannot_tell,
     case_of,
     healthy,
     sick,
 )
-from llm_doctor.model import Finding, Packages, Subject
+from llm_doctor.model import Finding, Packages
 from llm_doctor.workload import api
 from llm_doctor.workload.data import Call, Place, Script, Value, Workload
 
@@ -93,7 +94,7 @@ def _finding(use: api.Use, verdict: api.Verdict) -> Finding:
         severity="note",
         confidence="certain",
         message=text,
-        subject=Subject(kind="place", path=use.place.path, line=use.place.line, column=use.place.column),
+        subject=at(use.place, "place"),
         evidence=evidence,
         fixes=tuple(api.fixes(use, verdict)),
     )

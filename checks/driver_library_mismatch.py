@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+from typing import Any, Iterable, Iterator
+
+import msgspec
+
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+    symptom_shown,
+)
+from llm_doctor.model import Fact, Finding, Gpus, NvidiaModule, Subject
 
 
 class DriverLibraryMismatch(Check):
@@ -10,7 +27,8 @@ class DriverLibraryMismatch(Check):
 
     ## What it finds
 
-    In a log: NVML, nvidia-smi, the container runtime and CUDA that say so.
+    NVML that refuses to start because of it. In a log: NVML, nvidia-smi, the container runtime and CUDA that
+    say so.
 
     ## Why it breaks
 
@@ -20,7 +38,7 @@ class DriverLibraryMismatch(Check):
 
     ## How it is proven
 
-    By the log alone.
+    By NVML's own refusal on this node, or by the log.
 
     ## Fix
 
@@ -37,7 +55,7 @@ class DriverLibraryMismatch(Check):
     topic = "driver-gpu"
     severity = "error"
     since = "0.1.0"
-    of_log = True
+    needs = (NvidiaModule,)
     url = "https://github.com/tinygrad/open-gpu-kernel-modules/issues/47"
     symptoms = (
         Symptom(
@@ -106,3 +124,42 @@ class DriverLibraryMismatch(Check):
             "sudo apt-mark hold 'nvidia-driver-*' 'libnvidia-*'",
         ),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """NVML's own words."""
+        said = case.facts.gpus.reason or ""
+        if not symptom_shown(DriverLibraryMismatch, said):
+            case.fact(Gpus)  # whatever else keeps NVML from answering
+            return
+        module = case.known(NvidiaModule)
+        loaded = (
+            f"the loaded kernel module is {module.version}" if module is not None else "no other is loaded"
+        )
+        finding = Finding(
+            severity="error",
+            confidence="certain",
+            message=f"the driver's libraries do not fit its kernel module ({said}; {loaded}): no new process"
+            " gets a GPU",
+            subject=Subject(kind="driver"),
+            fixes=self.remedies,
+        )
+        yield Suspicion(finding)
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+def _examples() -> Iterator[Example]:
+    refused = case_of(NvidiaModule(version="535.161.08"))
+    reason = "NVML: RM has detected an NVML/RM version mismatch"
+    gpus = Fact[Any](status="unavailable", source="NVML", seconds=0.1, reason=reason)
+    yield sick(
+        "the libraries were upgraded, the module was not loaded anew",
+        msgspec.structs.replace(refused, facts=msgspec.structs.replace(refused.facts, gpus=gpus)),
+        f"error: the driver's libraries do not fit its kernel module ({reason}; the loaded kernel module is"
+        " 535.161.08): no new process gets a GPU",
+    )
+    module = NvidiaModule(version="535.161.08")
+    yield healthy("a driver that answers", case_of(module, Gpus(driver="535.161.08")))
+    yield cannot_tell("NVML does not answer at all", case_of(module), "not in this example")

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+import re
+from typing import Any, Iterable, Iterator
+
+import msgspec
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+    symptom_shown,
+)
+from llm_doctor.checks.driver_library_mismatch import DriverLibraryMismatch
+from llm_doctor.model import Accelerator, Accelerators, Fact, Finding, Gpus, NvidiaModule, Subject
 
 
 class DriverNotLoaded(Check):
@@ -10,8 +30,9 @@ class DriverNotLoaded(Check):
 
     ## What it finds
 
-    In a log: torch, NVML, nvidia-smi and the container runtime that find no driver, and imports that
-    fail because libcuda.so.1 is missing.
+    An NVIDIA GPU on the PCI bus that no driver drives, and a loaded kernel module whose library is missing,
+    crashes or does not answer. In a log: torch, NVML, nvidia-smi and the container runtime that find no
+    driver, and imports that fail because libcuda.so.1 is missing.
 
     ## Why it breaks
 
@@ -21,7 +42,7 @@ class DriverNotLoaded(Check):
 
     ## How it is proven
 
-    By the log alone.
+    By what the bus, the kernel and NVML say on this node, or by the log.
 
     ## Fix
 
@@ -38,7 +59,7 @@ class DriverNotLoaded(Check):
     topic = "driver-gpu"
     severity = "error"
     since = "0.1.0"
-    of_log = True
+    needs = (Accelerators,)
     url = "https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAFunctions.cpp"
     symptoms = (
         Symptom(
@@ -163,3 +184,72 @@ class DriverNotLoaded(Check):
             "sudo modprobe nvidia || sudo apt-get install --reinstall nvidia-dkms-580-server",
         ),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """What is on the bus and in the kernel, against what NVML says."""
+        if case.known(Gpus) is not None:
+            return
+        said = case.facts.gpus.reason or ""
+        module = case.known(NvidiaModule)
+        if module is not None and module.gpus:
+            # Others speak of a library of another version, and of device nodes that are closed.
+            refused = re.search("Unknown Error|Insufficient Permissions|GPU access blocked", said)
+            if refused or symptom_shown(DriverLibraryMismatch, said):
+                return
+            missing = "is not found" in said
+            if missing and not module.device_nodes:
+                return  # a container that was given no GPU
+            what = "its libraries are not here" if missing else f"NVML does not work: {said}"
+            count = f"{len(module.gpus)} GPU{'s' if len(module.gpus) > 1 else ''}"
+            yield _suspicion(f"the kernel module {module.version} drives {count}, and {what}")
+            return
+        on_bus = [
+            it.seen_at
+            for it in case.fact(Accelerators).accelerators
+            if it.vendor == "NVIDIA" and it.seen_at.startswith("/sys/")
+        ]
+        if not on_bus:
+            raise CannotTell("there is no NVIDIA GPU here")
+        others = f" and {len(on_bus) - 1} more" if len(on_bus) > 1 else ""
+        yield _suspicion(f"there is an NVIDIA GPU on the PCI bus ({on_bus[0]}){others}, and no driver for it")
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+def _suspicion(message: str) -> Suspicion:
+    return Suspicion(
+        Finding(
+            severity="error",
+            confidence="certain",
+            message=message,
+            subject=Subject(kind="driver"),
+            fixes=DriverNotLoaded.remedies,
+        )
+    )
+
+
+def _examples() -> Iterator[Example]:
+    seen = Accelerators(
+        accelerators=(Accelerator(vendor="NVIDIA", name="GPU", seen_at="/sys/bus/pci/devices/0000:3b:00.0"),)
+    )
+    yield sick(
+        "a GPU on the bus, and no driver",
+        case_of(seen),
+        "error: there is an NVIDIA GPU on the PCI bus (/sys/bus/pci/devices/0000:3b:00.0), and no driver for"
+        " it",
+    )
+    module = NvidiaModule(version="580.95.05", gpus=("0000:3b:00.0 NVIDIA H100",))
+    crashed = case_of(seen, module)
+    gpus = Fact[Any](
+        status="unavailable", source="NVML", seconds=0.1, reason="NVML ended with signal SIGSEGV"
+    )
+    yield sick(
+        "the module is loaded, and its library crashes",
+        msgspec.structs.replace(crashed, facts=msgspec.structs.replace(crashed.facts, gpus=gpus)),
+        "error: the kernel module 580.95.05 drives 1 GPU, and NVML does not work: NVML ended with signal"
+        " SIGSEGV",
+    )
+    yield healthy("a driver that answers", case_of(seen, Gpus(driver="580.95.05")))
+    yield cannot_tell("no NVIDIA GPU", case_of(Accelerators()), "there is no NVIDIA GPU here")

@@ -2,7 +2,55 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+import re
+from typing import Iterable, Iterator
+
+import msgspec
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    Trial,
+    TrialRequest,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.model import (
+    Arm,
+    Finding,
+    Fix,
+    Gpus,
+    Packages,
+    Proof,
+    ProofStatus,
+    Subject,
+    TrialCase,
+    TrialResult,
+)
+from llm_doctor.workload.data import Workload
+
+TRIAL = Trial(name="extension-import-broken", imports=("torch",), limit_s=60)
+MODULES = {
+    "apex": ("apex", "amp_C"),
+    "causal-conv1d": ("causal_conv1d", "causal_conv1d_cuda"),
+    "flash-attn": ("flash_attn", "flash_attn_2_cuda"),
+    "mamba-ssm": ("selective_scan_cuda",),
+    "torchaudio": ("torchaudio",),
+    "torchvision": ("torchvision", "torchvision.ops"),
+    "triton": ("triton", "triton.language"),
+    "xformers": ("xformers", "xformers.ops"),
+}
+"""What is imported of each extension: the first always, a compiled module where the build has it."""
+_WANTS_A_GPU = re.compile(
+    r"libcuda\.so|NVIDIA driver|no CUDA|CUDA GPUs|active drivers|CUDA_VISIBLE_DEVICES|is_available"
+)
 
 
 class ExtensionImportBroken(Check):
@@ -10,9 +58,11 @@ class ExtensionImportBroken(Check):
 
     ## What it finds
 
-    In a log: undefined symbols and missing libraries when flash_attn, xformers, torchvision, apex, vllm
-    or torch itself are imported, operators that are not registered, and warnings that an extension was
-    built for another torch.
+    Each of flash-attn, xformers, apex, triton, torchvision, torchaudio, mamba-ssm and causal-conv1d that is
+    installed in the patient and cannot be imported, beside a torch that can (bitsandbytes and deepspeed are
+    imported by stack-import-broken). In a log: undefined symbols and missing libraries when flash_attn,
+    xformers, torchvision, apex, vllm or torch itself are imported, operators that are not registered, and
+    warnings that an extension was built for another torch.
 
     ## Why it breaks
 
@@ -22,7 +72,8 @@ class ExtensionImportBroken(Check):
 
     ## How it is proven
 
-    By the log alone.
+    By importing it, with its compiled modules, in a process of the patient that may crash or hang. The fixed
+    arm imports torch without it. Where no GPU is here, an extension that wants one is not spoken of.
 
     ## Fix
 
@@ -42,7 +93,6 @@ class ExtensionImportBroken(Check):
     topic = "package-conflict"
     severity = "error"
     since = "0.1.0"
-    of_log = True
     url = "https://github.com/Dao-AILab/flash-attention#installation-and-features"
     symptoms = (
         Symptom(
@@ -323,3 +373,100 @@ class ExtensionImportBroken(Check):
             'python -c "import torch; print(torch.__version__, torch.version.cuda)"',
         ),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """What is installed is imported; nothing else is known of it."""
+        installed = case.fact(Packages).installed
+        if "torch" not in installed:
+            raise CannotTell("torch is not installed")
+        extensions = {name: list(modules) for name, modules in MODULES.items() if name in installed}
+        if not extensions:
+            raise CannotTell("no extension that is known to break is installed")
+        gpus = case.known(Gpus)
+        finding = Finding(
+            severity="warning",
+            confidence="certain",
+            message="an extension cannot be imported",
+            subject=Subject(kind="package"),
+            evidence={"gpu": gpus is not None and bool(gpus.gpus), "torch": installed["torch"]},
+        )
+        yield Suspicion(finding, (TrialRequest(TRIAL, {"modules": extensions}),))
+
+    def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
+        """Each extension whose import failed, in whatever way."""
+        for result in results:
+            for case in result.cases:
+                arm, package = case.broken, str(case.combination["package"])
+                if arm is None or arm.outcome not in ("failed", "killed", "timeout"):
+                    continue
+                error = str(arm.error).strip().partition("\n")[0]
+                if _WANTS_A_GPU.search(str(arm.error)) and not finding.evidence["gpu"]:
+                    continue
+                yield msgspec.structs.replace(
+                    finding,
+                    confidence="proven" if case.status == "reproduced" else "certain",
+                    message=f"{package} cannot be imported beside torch {finding.evidence['torch']}: {error}",
+                    subject=Subject(kind="package", package=package),
+                    evidence={**finding.evidence, "combination": case.combination},
+                    proof=Proof(trial=result.name, status=case.status, case=case),
+                    fixes=(
+                        Fix(
+                            title="install it again for this torch",
+                            kind="command",
+                            applicability="manual",
+                            preview="python -m pip install --force-reinstall --no-deps --no-build-isolation"
+                            f" --no-cache-dir {package}",
+                        ),
+                    ),
+                )
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """Whether it is imported or asked for; transformers imports torchvision where it is installed."""
+        package = str(finding.subject.package)
+        if package == "torchvision":
+            return True
+        imported = {it.module.partition(".")[0] for script in workload.scripts for it in script.imports}
+        asked = any(
+            str(value.constant).startswith("flash_attention")
+            for script in workload.scripts
+            for call in script.calls
+            for value in call.arguments.values()
+        )
+        return not imported or package.replace("-", "_") in imported or (package == "flash-attn" and asked)
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    stack = Packages(installed={"torch": "2.6.0", "flash-attn": "2.7.4"}, modules={})
+
+    def tried(status: ProofStatus, error: str | None = None) -> TrialResult:
+        case = TrialCase(
+            combination={"package": "flash-attn"},
+            status=status,
+            broken=Arm(outcome="failed", error=error) if error else Arm(outcome="passed"),
+            fixed=Arm(outcome="passed"),
+        )
+        return TrialResult(name=TRIAL.name, device="cpu", status=status, seconds=0.2, cases=(case,))
+
+    yield healthy("an extension for this torch", case_of(stack), tried("refuted"))
+    symbol = "flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda9SetDeviceEi"
+    yield sick(
+        "an extension for another torch",
+        case_of(stack),
+        "warning: flash-attn cannot be imported beside torch 2.6.0: import flash_attn: ImportError: "
+        + symbol,
+        trials=(tried("reproduced", f"import flash_attn: ImportError: {symbol}"),),
+    )
+    yield healthy(
+        "an extension that wants a driver, where there is no GPU",
+        case_of(stack),
+        tried("reproduced", "import flash_attn: ImportError: libcuda.so.1: cannot open shared object file"),
+    )
+    only_torch = Packages(installed={"torch": "2.6.0"}, modules={})
+    yield cannot_tell("no extension", case_of(only_torch), "no extension that is known to break is installed")

@@ -2,7 +2,85 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+import re
+from typing import Iterable, Iterator, NamedTuple, Sequence
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.checks.visible_devices_wrong import job_gpus
+from llm_doctor.model import (
+    Confidence,
+    Environment,
+    Finding,
+    Fix,
+    Gpu,
+    Gpus,
+    NvidiaModule,
+    RemappedRows,
+    Severity,
+    Subject,
+    TrialResult,
+)
+
+# What the driver's Xid numbers mean, and whether NVIDIA's catalogue asks for a reset of the GPU or more.
+# https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html (Resolution Bucket, Immediate Action)
+_HARDWARE = {
+    46: "the GPU stopped processing",
+    48: "a double-bit ECC error",
+    54: "auxiliary power is not connected",
+    62: "its micro-controller halted",
+    64: "a memory row or page could not be retired",
+    74: "an NVLink error",
+    79: "the GPU fell off the bus",
+    95: "an uncontained memory error",
+    109: "a context switch timed out",
+    110: "a security fault",
+    119: "its system processor (GSP) did not answer",
+    120: "its system processor (GSP) failed",
+    136: "a link could not be trained",
+    140: "an ECC error that was not recovered",
+    143: "the GPU could not be initialised",
+    **dict.fromkeys(range(144, 151), "an NVLink error"),
+    155: "an NVLink went down",
+    156: "a resource of the GPU was retired",
+    158: "a fatal timeout",
+}
+_PASSING = {
+    63: "a memory row or page was retired",
+    92: "many single-bit ECC errors, all corrected",
+    94: "a memory error that was contained: one program had to end",
+    121: "corrected errors on the link to the CPU",
+    157: "a resource of the GPU could not be retired",
+}
+_PROGRAMS = {
+    8: "a program's kernel ran too long",
+    13: "a program's kernel failed",
+    31: "a program touched memory that it has not",
+    32: "a program's commands were corrupted",
+    43: "a program was stopped after its own fault",
+    45: "a program was ended, and its work removed",
+    69: "a program's kernel was refused",
+    137: "a program touched memory of another GPU that it has not",
+}
+_RECOVERY = 154
+"""Says after others what it takes: None, Drain P2P, GPU Reset Required, Node Reboot Required."""
+_SLOWED = {
+    "hw-thermal": "it is too hot",
+    "sw-thermal": "it is too hot",
+    "hw-power-brake": "the power supply asks for less",
+    "hw-slowdown": "its hardware slows it down, by heat or power",
+}
 
 
 class GpuUnhealthy(Check):
@@ -10,18 +88,23 @@ class GpuUnhealthy(Check):
 
     ## What it finds
 
-    In a log: uncorrectable ECC and NVLink errors, the driver's Xid messages that mean hardware, and a
-    GPU that is lost.
+    A GPU that does not answer the driver; ECC errors that could not be corrected since the driver was loaded;
+    memory rows or pages that wait for a reset to be replaced, or for which there is no spare; Xid messages of
+    the kernel's log since the machine started, by their meaning; a GPU that is slowed down by heat or by the
+    power supply. In a log: uncorrectable ECC and NVLink errors, the driver's Xid messages that mean hardware,
+    and a GPU that is lost.
 
     ## Why it breaks
 
     Memory fails, a link or a power cable is loose, a GPU overheats, its firmware hangs. What was on it
     is lost, and other ranks then wait for it until NCCL's time is up. Xid 13, 31, 43 and 45 come from
-    faulty programs and are not meant here.
+    faulty programs and are notes. GPUs from the A100 on contain an error and go on until they can be reset;
+    earlier ones have to be reset.
 
     ## How it is proven
 
-    By the log alone.
+    By what the driver counts (NVML) and wrote to the kernel's log. A broken GPU is left alone. That an Xid
+    was written does not say that the fault is still there: it may have been reset since.
 
     ## Fix
 
@@ -30,6 +113,8 @@ class GpuUnhealthy(Check):
     ## References
 
     - https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
+    - https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/index.html (row remapping, containment)
+    - https://docs.nvidia.com/deploy/dynamic-page-retirement/index.html
     - https://github.com/NVIDIA/open-gpu-kernel-modules/issues/507
     - https://github.com/huggingface/accelerate/issues/1192
     """
@@ -38,7 +123,7 @@ class GpuUnhealthy(Check):
     topic = "driver-gpu"
     severity = "error"
     since = "0.1.0"
-    of_log = True
+    needs = (Gpus,)
     url = "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html"
     symptoms = (
         Symptom(
@@ -124,3 +209,221 @@ class GpuUnhealthy(Check):
         ),
         remedy("start the job again from its last checkpoint, without that GPU"),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """Each GPU as the driver counts it, then the kernel's log; of GPUs that the job hides, notes."""
+        gpus = case.fact(Gpus)
+        if not gpus.gpus:
+            raise CannotTell("there is no NVIDIA GPU here")
+        mine = job_gpus(case)
+        module = case.known(NvidiaModule)
+        for gpu in gpus.gpus:
+            for severity, message, fixes in _sick(gpu):
+                yield _suspicion(gpu.index, severity if gpu.index in mine else "note", message, fixes)
+        for address, numbers in _xids(module.xid_lines if module is not None else ()).items():
+            index = next((gpu.index for gpu in gpus.gpus if _address(gpu) == address), None)
+            for xid in numbers:
+                hidden = index is not None and index not in mine
+                where = f"GPU {index}" if index is not None else f"the GPU at {address}"
+                yield _suspicion(
+                    index, "note" if hidden else xid.severity, f"{where}: {xid.said}", _XID_FIXES, "likely"
+                )
+
+    def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
+        """That Xid messages could not be read."""
+        module = case.known(NvidiaModule)
+        return module.log_problem if module is not None else None
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+def _suspicion(
+    gpu: int | None,
+    severity: Severity,
+    message: str,
+    fixes: tuple[Fix, ...],
+    confidence: Confidence = "certain",
+) -> Suspicion:
+    subject = Subject(kind="gpu", gpu=gpu)
+    return Suspicion(
+        Finding(severity=severity, confidence=confidence, message=message, subject=subject, fixes=fixes)
+    )
+
+
+def _sick(gpu: Gpu) -> Iterator[tuple[Severity, str, tuple[Fix, ...]]]:
+    what = f"GPU {gpu.index} ({gpu.name})" if gpu.name else f"GPU {gpu.index}"
+    reset = remedy(
+        "with nothing running on it, reset it; else restart the machine",
+        f"sudo nvidia-smi --gpu-reset -i {gpu.index}",
+    )
+    replace = remedy(
+        "take it out of the job, run the vendor's diagnosis and have it replaced", "dcgmi diag -r 3"
+    )
+    if gpu.problem is not None:
+        gone = re.search("(?i)lost|reset|restart", gpu.problem)
+        yield "error" if gone else "warning", f"{what} does not answer: {gpu.problem}", (reset, replace)
+        return
+    rows = gpu.remapped_rows
+    if rows is not None and rows.failed:
+        yield "error", f"{what}: a row of its memory failed, and there is no spare one left", (replace,)
+    errors = gpu.ecc_errors_volatile or 0
+    plural = "s" if errors > 1 else ""
+    count = f"{errors} ECC error{plural} that could not be corrected since the driver was loaded"
+    if rows is not None and rows.pending:
+        also = f", after {count}" if errors else ""
+        yield "warning", f"{what}: failed rows of its memory wait for a reset to be replaced{also}", (reset,)
+    elif errors:
+        # Before the A100 (no rows to remap) a page that failed stays in use until the reset.
+        yield "warning" if rows is not None else "error", f"{what}: {count}", (reset, replace)
+    if gpu.retired_pages_pending:
+        yield "warning", f"{what}: failed pages of its memory wait for a reset to be retired", (reset,)
+    slowed = [it for it in gpu.throttle_reasons or () if it in _SLOWED]
+    if slowed:
+        why = "; ".join(
+            dict.fromkeys(_SLOWED[it] for it in slowed if it != "hw-slowdown" or len(slowed) == 1)
+        )
+        cool = remedy(
+            "look at its temperature, power and fans", "nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
+        )
+        yield "warning", f"{what} is slowed down now ({', '.join(slowed)}): {why}", (cool,)
+
+
+# --- The kernel's log ---------------------------------------------------------------------------------
+
+
+class _Xid(NamedTuple):
+    severity: Severity
+    said: str
+
+
+_XID_FIXES = (
+    remedy("see what the kernel wrote, and when", "sudo dmesg --ctime | grep -i xid"),
+    remedy("reset the GPU where that was not done since", "sudo nvidia-smi --gpu-reset"),
+)
+
+
+def _xids(lines: Sequence[str]) -> dict[str, list[_Xid]]:
+    """By PCI address: each number once, with how often it stands there. What a recovery ended is left out."""
+    counted: dict[str, dict[int, int]] = {}
+    actions: dict[str, str] = {}
+    for line in lines:
+        read = re.search(r"Xid \((?:PCI:)?([0-9A-Fa-f:]{7,16}?)(?:\.\d)?\): (\d{1,4})\b", line)
+        if read is None:
+            continue
+        address, number = read[1].lower(), int(read[2])
+        if number == _RECOVERY:
+            action = re.search(r"to 0x\w+ \(([\w ]+)\)", line)
+            actions[address] = action[1] if action else ""
+            if actions[address] == "None":
+                counted.pop(address, None)
+        else:
+            numbers = counted.setdefault(address, {})
+            numbers[number] = numbers.get(number, 0) + 1
+    return {
+        address: [_meaning(number, times, actions.get(address, "")) for number, times in numbers.items()]
+        for address, numbers in counted.items()
+    }
+
+
+def _meaning(number: int, times: int, action: str) -> _Xid:
+    often = f", {times} times" if times > 1 else ""
+    if number in _HARDWARE:
+        wants = f" The driver says: {action}." if action and action != "None" else ""
+        said = (
+            f"the driver reported Xid {number} since the machine started{often}: {_HARDWARE[number]}.{wants}"
+        )
+        return _Xid("warning", said.rstrip("."))
+    known = {**_PASSING, **_PROGRAMS}
+    what = known.get(number, "see NVIDIA's catalogue for what it means")
+    return _Xid("note", f"the driver reported Xid {number} since the machine started{often}: {what}")
+
+
+def _address(gpu: Gpu) -> str | None:
+    """As the kernel's log has it: `0000:3b:00`, of NVML's `00000000:3B:00.0`."""
+    return gpu.pci_bus_id.lower()[-12:].partition(".")[0] if gpu.pci_bus_id else None
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    def node(**settings: object) -> Gpus:
+        name = "NVIDIA A100-SXM4-80GB"
+        gpus = (
+            Gpu(index=0, name=name, pci_bus_id="00000000:3B:00.0", **settings),  # type: ignore[arg-type]
+            Gpu(index=1, name=name, pci_bus_id="00000000:D8:00.0"),
+        )
+        return Gpus(driver="580.65.06", gpus=gpus)
+
+    def logged(*lines: str, problem: str | None = None) -> NvidiaModule:
+        return NvidiaModule(version="580.65.06", xid_lines=lines, log_problem=problem)
+
+    def rows(pending: bool = False, failed: bool = False) -> RemappedRows:
+        return RemappedRows(correctable=0, uncorrectable=1, pending=pending, failed=failed)
+
+    off_the_bus = (
+        "NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
+    )
+    page_fault = (
+        "NVRM: Xid (PCI:0000:d8:00): 31, pid=4242, name=python3, Ch 00000008, intr 00000000. MMU Fault"
+    )
+    what = "GPU 0 (NVIDIA A100-SXM4-80GB)"
+    yield healthy(
+        "errors of long ago, whose rows were replaced",
+        case_of(node(ecc_errors_volatile=0, ecc_errors_aggregate=3, remapped_rows=rows()), logged()),
+    )
+    yield healthy(
+        "slow because it is idle, or by the power limit",
+        case_of(node(throttle_reasons=("gpu-idle", "sw-power-cap")), logged()),
+    )
+    yield healthy(
+        "an Xid from which the driver recovered",
+        case_of(
+            node(),
+            logged(
+                off_the_bus,
+                "NVRM: Xid (PCI:0000:3b:00): 154, GPU recovery action changed from 0x2 (Node Reboot Required)"
+                " to 0x0 (None)",
+            ),
+        ),
+    )
+    lost = Gpus(driver="580.65.06", gpus=(Gpu(index=0, problem="GPU is lost"),))
+    yield sick("one GPU is gone", case_of(lost), "error: GPU 0 does not answer: GPU is lost")
+    hung = Gpus(driver="580.65.06", gpus=(Gpu(index=0, problem="GPU requires restart"),))
+    yield sick("one has to be reset", case_of(hung), "error: GPU 0 does not answer: GPU requires restart")
+    yield sick(
+        "a memory row waits for its replacement",
+        case_of(node(ecc_errors_volatile=2, remapped_rows=rows(pending=True))),
+        f"warning: {what}: failed rows of its memory wait for a reset to be replaced, after 2 ECC errors that"
+        " could not be corrected since the driver was loaded",
+    )
+    yield sick(
+        "no spare row is left",
+        case_of(node(remapped_rows=rows(failed=True))),
+        f"error: {what}: a row of its memory failed, and there is no spare one left",
+    )
+    yield sick(
+        "a GPU without row remapping",
+        case_of(node(ecc_errors_volatile=1)),
+        f"error: {what}: 1 ECC error that could not be corrected since the driver was loaded",
+    )
+    yield sick(
+        "too hot",
+        case_of(node(throttle_reasons=("hw-slowdown", "hw-thermal"))),
+        f"warning: {what} is slowed down now (hw-slowdown, hw-thermal): it is too hot",
+    )
+    yield sick(
+        "Xid messages of hardware and of programs",
+        case_of(node(), logged(off_the_bus, page_fault, page_fault)),
+        "warning: GPU 0: the driver reported Xid 79 since the machine started: the GPU fell off the bus",
+        "note: GPU 1: the driver reported Xid 31 since the machine started, 2 times: a program touched memory"
+        " that it has not",
+    )
+    yield sick(
+        "the job does not use the sick one",
+        case_of(node(remapped_rows=rows(failed=True)), Environment(variables={"CUDA_VISIBLE_DEVICES": "1"})),
+        f"note: {what}: a row of its memory failed, and there is no spare one left",
+    )
+    yield cannot_tell("no GPU", case_of(Gpus(driver="580.65.06")), "there is no NVIDIA GPU here")

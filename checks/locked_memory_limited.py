@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+from typing import Iterable, Iterator
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.model import Finding, Fix, Interface, Limit, Limits, Network, Subject, System
+from llm_doctor.units import gib
+from llm_doctor.workload.data import Workload
+
+ENOUGH_BYTES = 1 << 30
 
 
 class LockedMemoryLimited(Check):
@@ -10,8 +29,10 @@ class LockedMemoryLimited(Check):
 
     ## What it finds
 
-    In a log: registrations of memory that fail with "Cannot allocate memory" in NCCL, UCX, libfabric and
-    MPI, and their warnings about memlock.
+    A limit of locked memory below 1 GiB for a process that has to keep to it (without CAP_IPC_LOCK), on a
+    node with InfiniBand or RoCE adapters. CUDA's pinned buffers do not count against this limit: without an
+    adapter nothing is said. In a log: registrations of memory that fail with "Cannot allocate memory" in
+    NCCL, UCX, libfabric and MPI, and their warnings about memlock.
 
     ## Why it breaks
 
@@ -20,7 +41,8 @@ class LockedMemoryLimited(Check):
 
     ## How it is proven
 
-    By the log alone.
+    By the limit, the adapters and the capabilities of this very process: a job started from another shell or
+    by a scheduler may have another limit.
 
     ## Fix
 
@@ -30,6 +52,7 @@ class LockedMemoryLimited(Check):
 
     - https://github.com/NVIDIA/nccl/blob/v2.21.5-1/src/misc/ibvwrap.cc
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html
+    - drivers/infiniband/core/umem.c of Linux (`ib_umem_get`: RLIMIT_MEMLOCK, CAP_IPC_LOCK)
     - https://github.com/NVIDIA/nccl-tests/issues/206
     """
 
@@ -37,7 +60,6 @@ class LockedMemoryLimited(Check):
     topic = "host-limits"
     severity = "error"
     since = "0.1.0"
-    of_log = True
     url = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html"
     symptoms = (
         Symptom(
@@ -74,4 +96,70 @@ class LockedMemoryLimited(Check):
             "LimitMEMLOCK=infinity   # in the [Service] part, or docker run --ulimit memlock=-1",
             "config",
         ),
+    )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """Only where an adapter is there to lock memory."""
+        limits, network = case.fact(Limits), case.fact(Network)
+        limit = limits.locked_memory_bytes.soft
+        if not network.infiniband:
+            raise CannotTell("there is no InfiniBand or RoCE adapter here, which would lock memory")
+        if limits.may_lock or limit is None or limit >= ENOUGH_BYTES:
+            return
+        system = case.known(System)
+        preview = "ulimit -l unlimited"
+        if system is not None and system.container in ("docker", "podman"):
+            preview = f"{system.container} run --ulimit memlock=-1 ..."
+        yield Suspicion(
+            Finding(
+                severity="warning",
+                confidence="certain" if limits.may_lock is False else "likely",
+                message=f"only {gib(limit)} of memory may be locked, too little for InfiniBand"
+                f" ({', '.join(network.infiniband)})",
+                subject=Subject(kind="limit"),
+                evidence={"locked_memory_bytes": limit, "infiniband": list(network.infiniband)},
+                fixes=(
+                    Fix(
+                        title="take the limit away before the job starts",
+                        kind="command",
+                        applicability="manual",
+                        preview=preview,
+                    ),
+                ),
+            )
+        )
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """A job on one node speaks over NVLink, PCIe or shared memory."""
+        return not workload.launches or any(launch.nodes != 1 for launch in workload.launches)
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    def limited(soft: int | None, may_lock: bool = False) -> Limits:
+        return Limits(
+            locked_memory_bytes=Limit(soft=soft, hard=soft),
+            open_files=Limit(soft=65536),
+            processes=Limit(),
+            may_lock=may_lock,
+        )
+
+    adapter = Network(interfaces=(Interface(name="ib0", up=True),), infiniband=("mlx5_0", "mlx5_1"))
+    yield healthy("no limit", case_of(limited(None), adapter))
+    yield healthy("a process that may lock beyond it", case_of(limited(65536, may_lock=True), adapter))
+    yield sick(
+        "the default of many systems",
+        case_of(limited(65536), adapter),
+        "warning: only 64 KiB of memory may be locked, too little for InfiniBand (mlx5_0, mlx5_1)",
+    )
+    yield cannot_tell(
+        "a workstation",
+        case_of(limited(8 << 20), Network(interfaces=(Interface(name="eth0", up=True),))),
+        "there is no InfiniBand or RoCE adapter here, which would lock memory",
     )

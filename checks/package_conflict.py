@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+from typing import Any, Iterable, Iterator, Sequence
+
+import msgspec
+
+from llm_doctor.check import (
+    Asked,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.checks.stack_import_broken import IMPORTS, STACK
+from llm_doctor.model import (
+    Answer,
+    Finding,
+    Fix,
+    Interpreter,
+    Packages,
+    Requirements,
+    SharedModule,
+    Subject,
+    UnmetRequirement,
+)
+from llm_doctor.workload.data import Workload
+
+SHOWN = 5
+"""Packages that are named in one finding."""
 
 
 class PackageConflict(Check):
@@ -10,19 +42,23 @@ class PackageConflict(Check):
 
     ## What it finds
 
-    In a log: a requirement that a package checks when it is imported, a name that is gone from another
-    package or not there yet, NumPy 2 under modules compiled for NumPy 1, protobuf, pydantic and
-    torchvision of another generation, and models that are newer than the installed transformers.
+    In the patient: a requirement of an installed package that is not met (of the stack: a warning where the
+    package cannot be imported either, else a note); packages whose modules are gone though they are listed as
+    installed, and what an interrupted pip left behind; packages that are installed in two versions, or that
+    bring the same module. In a log: a requirement that a package checks when it is imported, a name that is
+    gone from another package or not there yet, NumPy 2 under modules compiled for NumPy 1, protobuf, pydantic
+    and torchvision of another generation, and models that are newer than the installed transformers.
 
     ## Why it breaks
 
     pip checks requirements when it installs a package and forgets them afterwards: installing another
     package later moves a shared one. What then breaks is an import, often of a module that the job does
-    not need itself.
+    not need itself. Many requirements are stricter than what works: an unmet one alone is no fault.
 
     ## How it is proven
 
-    By the log alone.
+    Requirements, versions and files are read from the packages' metadata, as `pip check` does. Each package
+    of the stack is imported (stack-import-broken); only one that fails makes a warning of its requirements.
 
     ## Fix
 
@@ -31,6 +67,8 @@ class PackageConflict(Check):
 
     ## References
 
+    - https://pip.pypa.io/en/stable/cli/pip_check/
+    - https://packaging.python.org/en/latest/specifications/recording-installed-packages/
     - https://github.com/huggingface/transformers/blob/v4.45.0/src/transformers/dependency_versions_check.py
     - https://numpy.org/devdocs/numpy_2_0_migration_guide.html
     - https://github.com/huggingface/transformers/issues/26744
@@ -41,8 +79,8 @@ class PackageConflict(Check):
     topic = "package-conflict"
     severity = "error"
     since = "0.1.0"
-    of_log = True
     url = "https://pip.pypa.io/en/stable/topics/dependency-resolution/"
+    questions = tuple(IMPORTS.values())
     symptoms = (
         Symptom(
             pattern=r"(?P<wanted>[\w.-]{2,40}(?:[<>=!~]=?[\w.*,<>=!~]{1,40})?) is required for a normal"
@@ -552,3 +590,161 @@ class PackageConflict(Check):
         remedy("install the releases that the project pins", "pip install -r requirements.txt"),
         remedy("see who wants what", "pip check"),
     )
+
+    def asks(self, case: Case) -> Iterable[Asked]:
+        """Whether a package whose requirements are not met can be imported."""
+        found = case.known(Requirements)
+        lacking = {it.package for it in found.unmet} if found is not None else set()
+        return [Asked(IMPORTS[package]) for package in STACK if package in lacking]
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """One finding for each kind of fault, and for each package of the stack that wants another."""
+        found = case.fact(Requirements)
+        yield from map(Suspicion, _unmet(case, found.unmet))
+        if found.half_removed:
+            yield Suspicion(
+                _finding(
+                    case,
+                    found.half_removed,
+                    "{} {is_} listed as installed and the modules are gone: an install or removal was cut"
+                    " short",
+                )
+            )
+        if found.left_behind:
+            yield Suspicion(
+                msgspec.structs.replace(
+                    _finding(
+                        case, found.left_behind, "{} {is_} what an interrupted pip left in site-packages"
+                    ),
+                    severity="note",
+                    fixes=(),
+                )
+            )
+        if found.twice:
+            yield Suspicion(
+                _finding(
+                    case, found.twice, "{} {is_} installed in two versions: the first on sys.path is used"
+                )
+            )
+        for shared in found.shared_modules:
+            if shared.module != "pynvml":  # nvml-package-conflict speaks of that one
+                packages = " and ".join(shared.packages)
+                message = f"{packages} both bring the module {shared.module}: the last one installed is used"
+                yield Suspicion(msgspec.structs.replace(_finding(case, shared.packages, ""), message=message))
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """Whether anything of the workload imports the package, as far as that can be seen."""
+        imported = {it.module.partition(".")[0] for script in workload.scripts for it in script.imports}
+        package = str(finding.subject.package).replace("-", "_")
+        return not imported or package in imported or package == "torch"
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+def _unmet(case: Case, unmet: Sequence[UnmetRequirement]) -> Iterator[Finding]:
+    for package in STACK:
+        mine = [it for it in unmet if it.package == package]
+        if mine:
+            wants = ", ".join(f"{it.requires} ({it.installed or 'absent'})" for it in mine[:SHOWN])
+            answer = case.answers.get(IMPORTS[package].name)
+            lost = answer is not None and answer.status != "ok"
+            state = ""
+            if answer is not None:
+                state = ", and cannot be imported" if lost else ", and can be imported all the same"
+            yield Finding(
+                severity="warning" if lost else "note",
+                confidence="certain",
+                message=f"{package} requires {wants}{state}",
+                subject=Subject(kind="package", package=package),
+                evidence={"unmet": [msgspec.to_builtins(it) for it in mine]},
+                fixes=(_install(case, [package, *(it.requires for it in mine)]),),
+            )
+    others = sorted({it.package for it in unmet if it.package not in STACK})
+    if others:
+        yield Finding(
+            severity="note",
+            confidence="certain",
+            message=f"requirements of {_names(others)} are not met",
+            subject=Subject(kind="package", package=others[0]),
+            evidence={"unmet": [msgspec.to_builtins(it) for it in unmet if it.package not in STACK]},
+        )
+
+
+def _finding(case: Case, packages: Sequence[str], message: str) -> Finding:
+    """A warning where the stack is hit, else a note."""
+    hit = [package for package in packages if package in (*STACK, "numpy", "triton", "safetensors")]
+    is_ = "is" if len(packages) == 1 else "are"
+    return Finding(
+        severity="warning" if hit else "note",
+        confidence="certain",
+        message=message.replace("{is_}", is_).format(_names(packages)),
+        subject=Subject(kind="package", package=(hit or list(packages))[0]),
+        evidence={"packages": list(packages)},
+        fixes=(_install(case, list(packages), again=True),),
+    )
+
+
+def _names(packages: Sequence[str]) -> str:
+    more = f" and {len(packages) - SHOWN} more" if len(packages) > SHOWN else ""
+    return ", ".join(packages[:SHOWN]) + more
+
+
+def _install(case: Case, wanted: Sequence[str], again: bool = False) -> Fix:
+    python = case.known(Interpreter)
+    program = python.executable if python is not None else "python"
+    words = " ".join(f"'{it}'" if set("<>=!~*") & set(it) else it for it in wanted[: SHOWN + 1])
+    option = "--force-reinstall --no-deps " if again else ""
+    return Fix(
+        title="install it again" if again else "let pip see all the requirements at a time",
+        kind="command",
+        applicability="manual",
+        preview=f"{program} -m pip install {option}{words}",
+    )
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    stack = Packages(installed={"torch": "1.12.1", "peft": "0.3.0"}, modules={})
+    unmet = (UnmetRequirement(package="peft", requires="torch>=1.13.0", installed="1.12.1"),)
+
+    def having(status: Any = None, **found: Any) -> Case:
+        case = case_of(stack, Requirements(**found))
+        if status is None:
+            return case
+        answer = Answer(status=status, source="import-peft", seconds=0.1, reason="ImportError")
+        return msgspec.structs.replace(case, answers={"import-peft": answer})
+
+    yield healthy("all requirements are met", having())
+    yield sick(
+        "a requirement that is stricter than what works",
+        having("ok", unmet=unmet),
+        "note: peft requires torch>=1.13.0 (1.12.1), and can be imported all the same",
+    )
+    yield sick(
+        "one that is not",
+        having("unavailable", unmet=unmet),
+        "warning: peft requires torch>=1.13.0 (1.12.1), and cannot be imported",
+    )
+    yield sick(
+        "an uninstall that was killed",
+        having(half_removed=("torch",), left_behind=("~orch",)),
+        "warning: torch is listed as installed and the modules are gone: an install or removal was cut short",
+        "note: ~orch is what an interrupted pip left in site-packages",
+    )
+    yield sick(
+        "two versions, and two packages of one module",
+        having(
+            twice=("numpy",),
+            shared_modules=(
+                SharedModule(module="cv2", packages=("opencv-python", "opencv-python-headless")),
+            ),
+        ),
+        "warning: numpy is installed in two versions: the first on sys.path is used",
+        "note: opencv-python and opencv-python-headless both bring the module cv2: the last one installed is"
+        " used",
+    )
+    yield cannot_tell("an interpreter that does not start", case_of(), "not in this example")

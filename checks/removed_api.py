@@ -15,6 +15,7 @@ from llm_doctor.check import (
     Symptom,
     Trial,
     TrialRequest,
+    at,
     cannot_tell,
     case_of,
     healthy,
@@ -27,7 +28,6 @@ from llm_doctor.model import (
     Finding,
     Packages,
     Severity,
-    Subject,
     TrialCase,
     TrialResult,
 )
@@ -313,7 +313,7 @@ def _finding(use: api.Use, verdict: api.Verdict, severity: Severity) -> Finding:
         severity=severity,
         confidence="likely" if verdict.implied or not use.sure else "certain",
         message=_message(use, verdict),
-        subject=Subject(kind="place", path=use.place.path, line=use.place.line, column=use.place.column),
+        subject=at(use.place, "place"),
         evidence=evidence,
         fixes=tuple(api.fixes(use, verdict)),
     )

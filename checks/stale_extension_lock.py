@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+import os.path
+import shlex
+from typing import Iterable, Iterator
+
+from llm_doctor.check import (
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.model import ExtensionBuilds, ExtensionLock, Finding, Fix, Mount, Mounts, Packages, Subject
+from llm_doctor.workload.data import Workload
+from llm_doctor.workload.models import uses_deepspeed
+
+OLD_S = 3600.0
+"""No build of one extension takes longer."""
 
 
 class StaleExtensionLock(Check):
@@ -10,7 +31,9 @@ class StaleExtensionLock(Check):
 
     ## What it finds
 
-    In a log: torch's notice that it waits on the lock file of an extension, and a traceback (of the
+    A file called `lock` in the folder where torch builds extensions (`TORCH_EXTENSIONS_DIR`, else
+    `~/.cache/torch_extensions`) that no process has open: every job that uses the extension beside it waits
+    for ever. In a log: torch's notice that it waits on the lock file of an extension, and a traceback (of the
     interrupted job) that ends in that wait.
 
     ## Why it breaks
@@ -20,7 +43,9 @@ class StaleExtensionLock(Check):
 
     ## How it is proven
 
-    By the log alone.
+    A build keeps its lock open from beginning to end, so the open files of all processes are looked through.
+    Where some of this user's cannot be looked at, or the folder is on a network file system and the build may
+    be another node's, only a lock older than an hour counts.
 
     ## Fix
 
@@ -28,14 +53,14 @@ class StaleExtensionLock(Check):
 
     ## References
 
-    - https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/file_baton.py
+    - https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/file_baton.py (the same in 1.12.1)
+    - https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/cpp_extension.py (`_jit_compile`)
     """
 
     name = "stale-extension-lock"
     topic = "cuda-toolkit"
     severity = "error"
     since = "0.1.0"
-    of_log = True
     url = "https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/file_baton.py"
     symptoms = (
         Symptom(
@@ -72,3 +97,91 @@ class StaleExtensionLock(Check):
             "environment",
         ),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """One finding for each lock that nobody holds."""
+        builds = case.fact(ExtensionBuilds)
+        mounts = case.known(Mounts)
+        mount = mounts.of(builds.nearest) if mounts is not None and builds.nearest else None
+        shared = mount is None or mount.kind == "network"
+        packages = case.known(Packages)
+        deepspeed = packages is not None and "deepspeed" in packages.installed
+        for lock in builds.locks:
+            surely = lock.held is False and not shared
+            if lock.held or not (surely or lock.age_s > OLD_S):
+                continue
+            extension = os.path.basename(os.path.dirname(lock.path))
+            state = "held by no process" if surely else "more than a build takes"
+            who = "DeepSpeed or another job" if deepspeed else "a job"
+            yield Suspicion(
+                Finding(
+                    severity="warning",
+                    confidence="certain" if surely else "likely",
+                    message=f"a lock {_age(lock.age_s)} old, {state}: {who} that uses the extension"
+                    f" {extension} waits for ever",
+                    subject=Subject(kind="lock", path=lock.path),
+                    evidence={"age_s": lock.age_s, "held": lock.held, "shared": shared},
+                    fixes=(
+                        Fix(
+                            title="where no build is running, remove the lock",
+                            kind="command",
+                            applicability="manual",
+                            preview=f"rm -f {shlex.quote(lock.path)}",
+                        ),
+                    ),
+                )
+            )
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """DeepSpeed builds while a job runs, and so do scripts that call torch's cpp_extension."""
+        return uses_deepspeed(workload) or any(
+            "cpp_extension" in it.module for script in workload.scripts for it in script.imports
+        )
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    def locked(age_s: float, held: bool | None, kind: str = "local") -> Case:
+        folder = "/home/ann/.cache/torch_extensions"
+        lock = ExtensionLock(path=f"{folder}/py311_cu128/fused_adam/lock", age_s=age_s, held=held)
+        home = Mount(
+            path="/home",
+            filesystem="nfs4" if kind == "network" else "ext4",
+            device="d",
+            kind="network" if kind == "network" else "local",
+            read_only=False,
+        )
+        return case_of(
+            ExtensionBuilds(folder=folder, nearest=folder, locks=(lock,)),
+            Mounts(mounts=(home,)),
+            Packages(installed={"deepspeed": "0.16.4"}, modules={}),
+        )
+
+    yield healthy("a build that is running", locked(30, True))
+    yield healthy("perhaps a build on another node", locked(300, False, "network"))
+    yield sick(
+        "a build that was killed",
+        locked(200, False),
+        "warning: a lock 3 minutes old, held by no process: DeepSpeed or another job that uses the extension"
+        " fused_adam waits for ever",
+    )
+    yield sick(
+        "an old one on a network file system",
+        locked(3 * 86400, None, "network"),
+        "warning: a lock 3 days old, more than a build takes: DeepSpeed or another job that uses the"
+        " extension fused_adam waits for ever",
+    )
+    yield cannot_tell("a folder that does not answer", case_of(), "not in this example")

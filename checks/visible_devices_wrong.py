@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from llm_doctor.check import Check, Symptom, remedy
+import re
+from typing import Iterable, Iterator, NamedTuple
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    Symptom,
+    at,
+    cannot_tell,
+    case_of,
+    healthy,
+    remedy,
+    sick,
+)
+from llm_doctor.fixes import environment
+from llm_doctor.model import Environment, Finding, Gpu, Gpus, Severity, Subject
+from llm_doctor.workload.data import Launch, Place, Script, Value, Workload
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+HIDES_ALL = ("", "-1", "NoDevFiles")
+"""`NoDevFiles` is what SLURM sets for a job that asked for no GPU."""
 
 
 class VisibleDevicesWrong(Check):
@@ -10,17 +33,21 @@ class VisibleDevicesWrong(Check):
 
     ## What it finds
 
-    In a log: torch, CUDA, DeepSpeed, Lightning and vLLM that find no GPU, or fewer than the job names.
+    `CUDA_VISIBLE_DEVICES`, as it is set where the doctor runs, and as launch lines and scripts of the
+    workload set it, held against the GPUs of this node: empty, an index that does not exist, a GPU named
+    twice, a UUID (of a GPU or a MIG device) that no GPU has or that two begin with. In a log: torch, CUDA,
+    DeepSpeed, Lightning and vLLM that find no GPU, or fewer than the job names.
 
     ## Why it breaks
 
     CUDA_VISIBLE_DEVICES, the scheduler and the container decide which GPUs a process sees; it counts
-    those from 0. An empty value, an index that does not exist, a wrong UUID, or more processes than
-    GPUs end here.
+    those from 0. CUDA says nothing of an entry that it does not know: it stops there, and the GPUs named
+    behind it are hidden. A GPU that is named twice hides all of them. More processes than GPUs end in
+    "invalid device ordinal".
 
     ## How it is proven
 
-    By the log alone.
+    By CUDA's rule and the driver's list of GPUs; there is nothing to try.
 
     ## Fix
 
@@ -28,6 +55,9 @@ class VisibleDevicesWrong(Check):
 
     ## References
 
+    - https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+    - torch/cuda/__init__.py of torch 2.13.0, `_parse_visible_devices` (strtoul, repeated ids, UUIDs)
+    - https://docs.nvidia.com/datacenter/tesla/mig-user-guide/ (MIG devices by UUID)
     - https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAFunctions.cpp
     - https://github.com/XLabs-AI/x-flux/issues/44
     - https://github.com/vllm-project/vllm/issues/807
@@ -37,8 +67,8 @@ class VisibleDevicesWrong(Check):
     topic = "driver-gpu"
     severity = "error"
     since = "0.1.0"
-    of_log = True
-    url = "https://github.com/pytorch/pytorch/blob/main/c10/cuda/CUDAFunctions.cpp"
+    needs = (Gpus,)
+    url = "https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables"
     symptoms = (
         Symptom(
             pattern=r"No (?:CUDA|HIP) GPUs are available",
@@ -173,3 +203,236 @@ class VisibleDevicesWrong(Check):
             "under a scheduler or docker: ask for GPUs", "srun --gres=gpu:2 ... / docker run --gpus all ..."
         ),
     )
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """Every value that a process of the job may get."""
+        gpus = case.fact(Gpus)
+        if not gpus.gpus:
+            raise CannotTell("there is no NVIDIA GPU here")
+        launches = case.workload.launches if case.workload is not None else ()
+        for value in _of_workload(case):
+            finding = _judged(str(value.constant), gpus, value)
+            if finding is not None:
+                yield Suspicion(finding)
+        outer = _outer(case)
+        if outer is not None and not (launches and all(VARIABLE in it.environment for it in launches)):
+            finding = _judged(outer, gpus, None)
+            if finding is not None:
+                yield Suspicion(finding)
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+class Seen(NamedTuple):
+    """What CUDA makes of a value: the GPUs it shows, and the entry that it stops at with the reason.
+
+    `gpus` is None where an entry cannot be told from here."""
+
+    gpus: tuple[int, ...] | None
+    stops_at: str = ""
+    because: str = ""
+
+
+def seen(value: str, gpus: Gpus) -> Seen:
+    """CUDA's rule: indices as strtoul reads them, or beginnings of UUIDs; it stops at the first that names no
+    device, and shows nothing where one is named twice."""
+    if value.strip() in HIDES_ALL:
+        return Seen(())
+    found: list[int | str] = []
+    for entry in (it.strip() for it in value.split(",")):
+        device = _device(entry, gpus)
+        if device is None:
+            return Seen(None)
+        if isinstance(device, _Nothing):
+            return Seen(_numbers(found), entry, device.because)
+        if device in found:
+            return Seen((), entry, "it names the same GPU again, and then CUDA shows none")
+        found.append(device)
+    return Seen(_numbers(found))
+
+
+def job_gpus(case: Case) -> frozenset[int]:
+    """The numbers of the GPUs that the job may use: all of them where it cannot be told."""
+    gpus = case.fact(Gpus)
+    everything = frozenset(gpu.index for gpu in gpus.gpus)
+    outer = _outer(case)
+    launches = case.workload.launches if case.workload is not None else ()
+    values = [_text(it.environment[VARIABLE]) if VARIABLE in it.environment else outer for it in launches]
+    found: set[int] = set()
+    for value in values or [outer]:
+        shown = seen(value, gpus).gpus if value is not None else None
+        # CUDA counts from the fastest GPU on, NVML along the bus: of unlike GPUs the numbers may differ.
+        if shown is None or (
+            len({gpu.name for gpu in gpus.gpus}) > 1 and re.search(r"(^|,) *\d", value or "")
+        ):
+            return everything
+        found.update(shown)
+    return frozenset(found)
+
+
+class _Nothing(NamedTuple):
+    because: str
+
+
+def _device(entry: str, gpus: Gpus) -> int | str | _Nothing | None:
+    """The number of the GPU, or the UUID of the MIG device, that an entry names; None where unknown."""
+    if entry.startswith("GPU-"):
+        return _by_uuid(entry, gpus)
+    if entry.startswith("MIG-"):
+        return _by_mig_uuid(entry, gpus)
+    number = re.match(r"[+-]?\d+", entry)
+    if number is None:
+        return _Nothing("it is neither a number nor a UUID")
+    if not 0 <= int(number[0]) < len(gpus.gpus):
+        last = len(gpus.gpus) - 1
+        return _Nothing("this node has GPU 0 alone" if last == 0 else f"this node has GPUs 0 to {last}")
+    return gpus.gpus[int(number[0])].index
+
+
+def _by_uuid(entry: str, gpus: Gpus) -> int | _Nothing | None:
+    named = [gpu.index for gpu in gpus.gpus if gpu.uuid and gpu.uuid.lower().startswith(entry.lower())]
+    if len(named) > 1:
+        return _Nothing(f"the UUIDs of GPUs {', '.join(map(str, named))} begin so")
+    if named:
+        return named[0]
+    return _Nothing("no GPU has this UUID") if all(gpu.uuid for gpu in gpus.gpus) else None
+
+
+def _by_mig_uuid(entry: str, gpus: Gpus) -> str | _Nothing | None:
+    if any(gpu.problem for gpu in gpus.gpus):
+        return None
+    divided = [gpu for gpu in gpus.gpus if gpu.mig]
+    if not divided:
+        return _Nothing("no GPU is divided by MIG")
+    if entry.startswith("MIG-GPU-") or any(gpu.mig_uuids is None for gpu in divided):
+        return None  # the names of drivers before 470, or a driver that does not list them
+    named = [uuid for gpu in divided for uuid in gpu.mig_uuids or () if uuid.startswith(entry)]
+    return named[0] if len(named) == 1 else _Nothing("no MIG device has this UUID" if not named else "two do")
+
+
+def _numbers(found: list[int | str]) -> tuple[int, ...] | None:
+    return (
+        None if any(isinstance(it, str) for it in found) else tuple(it for it in found if isinstance(it, int))
+    )
+
+
+def _outer(case: Case) -> str | None:
+    """Its value where the doctor runs; of an assumed node that says nothing."""
+    variables = case.known(Environment)
+    return variables.variables.get(VARIABLE) if variables is not None and not case.assumed else None
+
+
+def _of_workload(case: Case) -> Iterator[Value]:
+    """The known values that the workload sets, but for batch jobs, which run on another node."""
+    variables = case.known(Environment)
+    queued = variables is None or "SLURM_JOB_ID" not in variables.variables
+    if case.workload is None:
+        return
+    given = [
+        *(it.environment.get(VARIABLE) for it in case.workload.launches if not (it.job and queued)),
+        *(it.environment.get(VARIABLE) for it in case.workload.scripts),
+    ]
+    for value in {it.place: it for it in given if it is not None}.values():
+        if _text(value) is not None:
+            yield value
+
+
+def _text(value: Value) -> str | None:
+    constant = value.constant
+    return str(constant) if isinstance(constant, (str, int)) and not isinstance(constant, bool) else None
+
+
+def _judged(text: str, gpus: Gpus, value: Value | None) -> Finding | None:
+    shown = seen(text, gpus)
+    count = "the GPU" if len(gpus.gpus) == 1 else f"all {len(gpus.gpus)} GPUs"
+    if text.strip() in HIDES_ALL:
+        # Who writes that into a launch line means it.
+        severity: Severity = "warning" if value is None else "note"
+        message = f"{VARIABLE} is {text.strip() or 'empty'}: it hides {count} of this node from CUDA"
+    elif not shown.stops_at:
+        return None
+    else:
+        left = "" if shown.gpus is None else ", ".join(map(str, shown.gpus))
+        severity = "error" if shown.gpus == () else "warning"
+        sees = f"sees GPU {left} alone" if left else "sees no GPU" if shown.gpus == () else "stops there"
+        message = f"{VARIABLE}={text}: {shown.stops_at!r} is no device ({shown.because}), so CUDA {sees}"
+        if shown.because.startswith("it names"):
+            message = f"{VARIABLE}={text}: {shown.stops_at!r} stands there twice, and then CUDA shows no GPU"
+    there = ",".join(str(gpu.index) for gpu in gpus.gpus if gpu.problem is None)
+    return Finding(
+        severity=severity,
+        confidence="certain",
+        message=message,
+        subject=at(value.place, "launch") if value is not None else Subject(kind="variable"),
+        evidence={"value": text, "gpus": len(gpus.gpus)},
+        fixes=(environment.export("name GPUs that are here", {VARIABLE: there}, safe=False),)
+        if there
+        else (),
+    )
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    def node(count: int, **settings: object) -> Gpus:
+        name = "NVIDIA A100-SXM4-80GB"
+        gpus = [Gpu(index=n, name=name, uuid=f"GPU-{n}{n}aa-1", **settings) for n in range(count)]  # type: ignore[arg-type]
+        return Gpus(driver="580.65.06", gpus=tuple(gpus))
+
+    def case(value: str | None, gpus: Gpus) -> Case:
+        return case_of(gpus, Environment(variables={VARIABLE: value} if value is not None else {}))
+
+    def launched(value: str, gpus: Gpus) -> Case:
+        place = Place("train.sh", 3)
+        launch = Launch(place, "torchrun", environment={VARIABLE: Value(value, place)})
+        return Case(
+            facts=case(None, gpus).facts,
+            workload=Workload(files=("train.sh",), launches=(launch,), scripts=(Script(path="train.py"),)),
+        )
+
+    divided = node(1, mig=True, mig_uuids=("MIG-5c89-1", "MIG-77ab-2"))
+    yield healthy("not set", case(None, node(8)))
+    yield healthy("two of eight, by number and by UUID", case("3, GPU-55aa", node(8)))
+    yield healthy("a MIG device", case("MIG-77ab", divided))
+    yield sick(
+        "an index that does not exist",
+        case("0,1,8", node(8)),
+        "warning: CUDA_VISIBLE_DEVICES=0,1,8: '8' is no device (this node has GPUs 0 to 7), so CUDA sees GPU"
+        " 0, 1 alone",
+    )
+    yield sick(
+        "numbers of another node",
+        case("4,5", node(4)),
+        "error: CUDA_VISIBLE_DEVICES=4,5: '4' is no device (this node has GPUs 0 to 3), so CUDA sees no GPU",
+    )
+    yield sick(
+        "a GPU that is named twice",
+        launched("0,0", node(2)),
+        "error: CUDA_VISIBLE_DEVICES=0,0: '0' stands there twice, and then CUDA shows no GPU",
+    )
+    yield sick(
+        "a UUID of another node",
+        case("GPU-99ff", node(2)),
+        "error: CUDA_VISIBLE_DEVICES=GPU-99ff: 'GPU-99ff' is no device (no GPU has this UUID), so CUDA sees"
+        " no GPU",
+    )
+    yield sick(
+        "a MIG device that is gone",
+        case("MIG-0000", divided),
+        "error: CUDA_VISIBLE_DEVICES=MIG-0000: 'MIG-0000' is no device (no MIG device has this UUID), so CUDA"
+        " sees no GPU",
+    )
+    yield sick(
+        "set, but to nothing",
+        case("", node(8)),
+        "warning: CUDA_VISIBLE_DEVICES is empty: it hides all 8 GPUs of this node from CUDA",
+    )
+    yield sick(
+        "a launch line that wants the CPU",
+        launched("-1", node(1)),
+        "note: CUDA_VISIBLE_DEVICES is -1: it hides the GPU of this node from CUDA",
+    )
+    yield cannot_tell("no GPU", case("0", Gpus(driver="580.65.06")), "there is no NVIDIA GPU here")

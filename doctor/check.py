@@ -403,7 +403,14 @@ def in_scripts(
 
 def at(place: Place, kind: str = "script") -> Subject:
     """The subject of a finding that stands in a file."""
-    return Subject(kind=kind, path=place.path, line=place.line, column=place.column)
+    return Subject(
+        kind=kind,
+        path=place.path,
+        line=place.line,
+        column=place.column,
+        end_line=place.end_line or None,
+        end_column=place.end_column or None,
+    )
 
 
 def reproduced(results: Iterable[TrialResult]) -> Iterator[Tuple[TrialResult, TrialCase]]:

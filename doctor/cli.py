@@ -9,8 +9,10 @@ import gc
 import json
 import os
 import re
+import select
 import shutil
 import signal
+import stat
 import sys
 import textwrap
 import time
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INCOMPLETE = 3
+RECORDING_LIMIT = 64 << 20
+"""Bytes of a recording that are read; real ones have a megabyte."""
+PIPE_LIMIT_S = 5.0
+"""For the first byte of a named pipe."""
 INTERRUPTED = 130  # as in model.py, which is not imported for this
 
 _FORMATS = ("text", "json", "markdown", "html", "sarif", "junit", "github")
@@ -73,19 +79,17 @@ class _Group(click.Group):
 _EXAMPLES: dict[str, tuple[str, ...]] = {
     "llm-doctor": (
         "llm-doctor run                          examine this node and stack",
-        "llm-doctor run --python ~/env           examine another environment",
+        "llm-doctor run train.sbatch             and what will break of a job",
         "llm-doctor explain half-float-mismatch  what a check finds, and why",
     ),
     "run": (
         "llm-doctor run",
         "llm-doctor run --python ~/venvs/train --fail-on warning",
-        "llm-doctor run --only cuda-toolkit-mismatch --verbose",
         "llm-doctor run --format markdown --output ticket.md",
         "llm-doctor run torchrun --nproc-per-node 8 train.py --bf16 True",
         "llm-doctor run train.sbatch ds_config.json",
         "llm-doctor run --assume transformers=4.29.2 --assume gpu='Tesla T4' train.py",
-        "llm-doctor run --record node7.json      then, anywhere:",
-        "llm-doctor run --replay node7.json",
+        "llm-doctor run --record node7.json      then, anywhere, --replay node7.json",
     ),
     "fix": (
         "llm-doctor fix train.py ds_config.json    show what would change",
@@ -216,7 +220,6 @@ def run(**options: Any) -> None:
         for other in ("record", "replay", "assume", "no_redact"):
             if options[other]:
                 raise click.UsageError(f"--max-age and --{other.replace('_', '-')} exclude each other")
-        _answer_from_before(options)
     if options["replay"] or options["record"]:
         sys.exit(_run(options)[0])
     from llm_doctor import ranks
@@ -226,16 +229,24 @@ def run(**options: Any) -> None:
     try:
         with ranks.once_per_node(os.environ, ranks.folder(), question) as turn:
             if turn.mine:
-                code, line = _run(options)
+                code, line = _answered_before(options) or _run(options)
                 turn.publish(json.dumps([code, line]).encode())
             else:  # another rank of this node has said it all
-                code, line = json.loads(turn.verdict)
+                code, line = _verdict_of(turn.verdict)
                 if not options["quiet"]:
                     _complain(f"{line} (examined by another rank of this node)")
     except ranks.NoVerdict as error:
         _complain(f"llm-doctor: {error}")
         code = INCOMPLETE
     sys.exit(code)
+
+
+def _verdict_of(published: bytes) -> tuple[int, str]:
+    """What another rank said. Damaged, it says nothing of the node."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        code, line = json.loads(published)
+        return int(code), str(line)
+    return INCOMPLETE, "the verdict cannot be read"
 
 
 def _run(options: Mapping[str, Any]) -> tuple[int, str]:
@@ -255,9 +266,8 @@ def _run(options: Mapping[str, Any]) -> tuple[int, str]:
     recorder, python = None, options["python"]
     if options["replay"]:
         try:
-            host, recorded_python = replay_host(
-                Path(options["replay"]).read_text(encoding="utf-8", errors="replace")
-            )
+            recorded = _contents(options["replay"], RECORDING_LIMIT)
+            host, recorded_python = replay_host(recorded.decode("utf-8", "replace"))
         except (RecordingError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise click.UsageError(f"--replay {options['replay']}: {reason}") from error
@@ -271,12 +281,19 @@ def _run(options: Mapping[str, Any]) -> tuple[int, str]:
     report, draws = _examined(host, python, no_probes, options, lambda: _renderers(targets, options))
     recording = recorder.recording(python) if recorder else None
     files = [str(it) for it in (report.workload or {}).get("files", ())]
+    original: Report = report
+    clean: Callable[[str], str] = str
     if not options["no_redact"]:
         from llm_doctor.redact import redactor
 
         cleaner = redactor()
         report = cleaner.report(report)
         recording = cleaner.value(recording)
+        clean = cleaner.text
+    if not options["replay"] and any(target.format == "sarif" for target in targets):
+        from llm_doctor import replacements
+
+        report = replacements.added(report, original, clean)
     failed = not _delivered(report, targets, draws, options["quiet"])
     if key is not None:
         failed = not _attempt("the cache", functools.partial(_keep, report, key, files)) or failed
@@ -299,19 +316,26 @@ def _key(options: Mapping[str, Any]) -> str:
     return freshness.key([str(options[name]) for name in _QUESTION], options["python"])
 
 
-def _answer_from_before(options: Mapping[str, Any]) -> None:
-    """Ends the program with what was said of the same question, if it was said lately of the same node."""
+def _answered_before(options: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The exit code and the verdict of what was said of the same question, if it was said lately of the same
+    node; it is said again."""
+    if options["max_age"] is None:
+        return None
     from llm_doctor import freshness
 
-    answer = freshness.recall(freshness.folder(), _key(options), options["max_age"])
+    answer = freshness.recall(_key(options), options["max_age"])
     if answer is None or not os.path.isfile(answer.report):
-        return
+        return None
     if options["output"] or options["format_"]:
         targets = _targets(options)
-        report = _read_report(answer.report)
-        sys.exit(0 if _delivered(report, targets, _renderers(targets, options), True) else INCOMPLETE)
+        try:
+            report = _read_report(answer.report)
+        except click.UsageError:  # damaged since
+            return None
+        drawn = _delivered(report, targets, _renderers(targets, options), True)
+        return (0 if drawn else INCOMPLETE), answer.line
     _emit(f"{answer.line} (examined {answer.seconds:.0f} s ago; llm-doctor show {answer.report})\n")
-    sys.exit(0)
+    return 0, answer.line
 
 
 def _keep(report: Report, key: str, files: Sequence[str]) -> None:
@@ -321,9 +345,9 @@ def _keep(report: Report, key: str, files: Sequence[str]) -> None:
 
     path = str(saved.save(report))
     if report.exit_code != 0:
-        freshness.forget(freshness.folder(), key)
+        freshness.forget(key)
     else:
-        freshness.keep(freshness.folder(), key, words.verdict_line(report), path, files)
+        freshness.keep(key, words.verdict_line(report), path, files)
 
 
 _ANYTHING: Mapping[str, Any] = {
@@ -545,9 +569,9 @@ def _drawn_triage(found: Triage, options: Mapping[str, Any]) -> str:
 
         found = redactor().struct(found)
     if options["format_"] == "json":
-        import msgspec
+        from llm_doctor.render.json import indented
 
-        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+        return indented(found)
     from llm_doctor.render import triage as drawing
 
     if options["format_"] == "markdown":
@@ -597,7 +621,7 @@ def exec_(**options: Any) -> None:
             found = triage_output(job.tail, job.lines_before)
             if found.diagnoses or any(log.unknown for log in found.logs):
                 _complain("")
-                _complain(_drawn_triage(found, {**options, "format_": "text"}).rstrip("\n"))
+                _say(_drawn_triage(found, {**options, "format_": "text"}).rstrip("\n"))
     job.end_like_it()
 
 
@@ -618,7 +642,7 @@ def _preflight(command: Sequence[str], options: Mapping[str, Any]) -> None:
             raise KeyboardInterrupt
         report = report if options["no_redact"] else redactor().report(report)
         color = _wants_color(options["color"], "") and sys.stderr.isatty()
-        _complain(text.render(report, width=80, color=color, quiet=True).rstrip("\n"))
+        _say(text.render(report, width=80, color=color, quiet=True).rstrip("\n"))
     except KeyboardInterrupt:
         raise
     except click.UsageError as error:
@@ -646,12 +670,22 @@ def show(**options: Any) -> None:
     sys.exit(0 if drawn else INCOMPLETE)
 
 
+def _contents(path: str, limit: int) -> bytes:
+    """The first bytes of a file, or of a pipe that somebody writes to. Raises OSError."""
+    # Without blocking: a named pipe that nobody writes to would never open.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            if not select.select([file], [], [], PIPE_LIMIT_S)[0]:
+                raise OSError(errno.ETIMEDOUT, f"it is a pipe that said nothing for {PIPE_LIMIT_S:g} s")
+            os.set_blocking(file.fileno(), True)
+        return file.read(limit) or b""
+
+
 def _read_report(path: str) -> Report:
     from llm_doctor import saved
 
     try:
-        with open(path, "rb") as file:
-            return saved.read_report(file.read(saved.SIZE_LIMIT + 1))
+        return saved.read_report(_contents(path, saved.SIZE_LIMIT + 1))
     except saved.BadReport as error:
         raise click.UsageError(f"{path}: {error}") from error
     except OSError as error:
@@ -895,6 +929,14 @@ def _emit(text: str) -> None:
 
 
 def _complain(line: str) -> None:
+    """Says it on standard error, without what would steer the terminal: files may have any name."""
+    _say(_STEERS.sub(lambda found: repr(found[0])[1:-1], line))
+
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _say(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(line, file=sys.stderr)
 
@@ -974,6 +1016,7 @@ def main() -> None:
         _complain("llm-doctor: interrupted")
         code = INTERRUPTED
     except click.ClickException as error:
+        error.message = _STEERS.sub(lambda found: repr(found[0])[1:-1], error.message)  # type: ignore[misc]
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:

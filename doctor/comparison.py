@@ -369,7 +369,7 @@ def _limits(limits: Limits) -> _Values:
         ("open files limit", limits.open_files, str),
         ("process limit", limits.processes, str),
     ):
-        yield ("limit", name), "none" if limit.soft is None else said(limit.soft)
+        yield ("limit", name), "unlimited" if limit.soft is None else said(limit.soft)
 
 
 def _system(system: System) -> _Values:

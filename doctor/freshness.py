@@ -12,11 +12,13 @@ import json
 import os
 import resource
 import shutil
+import stat
 import sys
 import time
+from pathlib import Path
 from typing import Iterator, List, NamedTuple, Sequence
 
-from llm_doctor import __version__
+from llm_doctor import __version__, cache
 
 _VARIABLES = (
     "VIRTUAL_ENV",
@@ -31,6 +33,7 @@ _VARIABLES = (
     "HF_HUB_CACHE",
 )
 """What an examination looks at first; a change of one is another question."""
+KEPT_S = 7 * 86400.0
 
 
 class Answer(NamedTuple):
@@ -39,12 +42,6 @@ class Answer(NamedTuple):
     line: str
     report: str
     seconds: float
-
-
-def folder() -> str:
-    """Where answers are kept: in the doctor's own cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "llm-doctor", "answers")
 
 
 def key(question: Sequence[str], python: str | None) -> str:
@@ -60,56 +57,63 @@ def key(question: Sequence[str], python: str | None) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def recall(folder: str, key: str, max_age_s: float) -> Answer | None:
+def recall(key: str, max_age_s: float) -> Answer | None:
     """What was kept under this key, if it is not older and the files that were read are the same."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        path = os.path.join(folder, f"{key}.json")
-        age = time.time() - os.stat(path).st_mtime
-        if 0 <= age <= max_age_s:
-            with open(path, encoding="utf-8") as file:
-                kept = json.load(file)
-            if all(_stat(path) == state for path, state in kept["files"].items()):
-                return Answer(str(kept["line"]), str(kept["report"]), age)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        path = _file(key)
+        found = path.lstat()
+        age = time.time() - found.st_mtime
+        # Where several people share a cache, a pass of somebody else's is not believed.
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and 0 <= age <= max_age_s:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            answer = Answer(str(kept["line"]), str(kept["report"]), age)
+            whole = (answer.line + answer.report).isprintable()
+            if whole and all(_stat(name) == state for name, state in kept["files"].items()):
+                return answer
     return None
 
 
-def keep(folder: str, key: str, line: str, report: str, files: Sequence[str]) -> None:
+def keep(key: str, line: str, report: str, files: Sequence[str]) -> None:
     """Keeps an answer with the state of the files that it rests on; old ones go. Raises OSError."""
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.join(folder, f"{key}.json")
-    beside = f"{path}.{os.getpid()}"
+    path = _file(key)
+    path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
     with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump({"line": line, "report": report, "files": {path: _stat(path) for path in files}}, file)
-    os.replace(beside, path)
-    for name in os.listdir(folder):
+        json.dump({"line": line, "report": report, "files": {it: _stat(it) for it in files}}, file)
+    beside.replace(path)
+    for other in path.parent.iterdir():
         with contextlib.suppress(OSError):
-            other = os.path.join(folder, name)
-            if time.time() - os.stat(other).st_mtime > 7 * 86400:
-                os.unlink(other)
+            if time.time() - other.stat().st_mtime > KEPT_S:
+                other.unlink()
 
 
-def forget(folder: str, key: str) -> None:
+def forget(key: str) -> None:
     """Lets go of an answer that no longer holds."""
     with contextlib.suppress(OSError):
-        os.unlink(os.path.join(folder, f"{key}.json"))
+        _file(key).unlink()
+
+
+def _file(key: str) -> Path:
+    return cache.folder("answers") / f"{key}.json"
 
 
 def _packages(python: str | None) -> Iterator[str]:
     """The folders that may hold the patient's packages."""
     found = shutil.which("python")
     given = [python, os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX"), found, sys.executable]
-    prefixes = []
+    prefixes = [os.environ.get("PYTHONUSERBASE") or os.path.expanduser("~/.local")]
     for path in filter(None, given):
         prefixes.append(path if os.path.isdir(path) else os.path.dirname(os.path.dirname(path)))
-    for prefix in dict.fromkeys(prefixes):
-        yield from sorted(glob.glob(os.path.join(glob.escape(prefix), "lib", "python3*", "*-packages")))
+    patterns = (os.path.join(glob.escape(it), "lib*", "python3*", "*-packages") for it in prefixes)
+    yield from sorted({os.path.realpath(it) for pattern in patterns for it in glob.iglob(pattern)})
 
 
 def _listing(folder: str) -> object:
-    """Names of distributions with their versions, and when the folder last changed."""
-    with contextlib.suppress(OSError):
-        names = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info")))
-        return [folder, os.stat(folder).st_mtime_ns, names]
+    """When the folder and each distribution in it were last changed: the same version may come again."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        infos = [it for it in entries if it.name.endswith((".dist-info", ".egg-info"))]
+        changed = sorted((it.name, it.stat().st_mtime_ns) for it in infos)
+        return [folder, os.stat(folder).st_mtime_ns, changed]
     return [folder, None]
 
 

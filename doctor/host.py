@@ -10,6 +10,7 @@ import collections
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import os
 import queue
@@ -39,6 +40,10 @@ RECORDING_SCHEMA = "llm-doctor/recording/v1"
 INTERRUPTED = threading.Event()
 """Set by Ctrl-C: what is running ends at once, and so does what is begun later. The KeyboardInterrupt alone
 does not do: raised inside a destructor it is lost."""
+
+_COMMAND = "LLM_DOCTOR_COMMAND"
+_COMMANDS = itertools.count(1)
+"""Every command that is run has a number in its environment, by which its daemons are known."""
 
 Answer = Mapping[str, Any]
 Ask = Callable[..., Answer]
@@ -101,6 +106,16 @@ class Host:
     def is_folder(self, path: str) -> bool:
         """Whether a folder is there."""
         return bool(self._ask("is-folder", path).get("value"))
+
+    def usable(self, path: str) -> bool | None:
+        """Whether this process may read and write what is there; it is not opened. None where unknown."""
+        value = self._ask("usable", path).get("value")
+        return value if isinstance(value, bool) else None
+
+    def runs(self, program: str) -> bool | None:
+        """Whether a process of this name runs; None where the processes of others cannot be seen."""
+        value = self._ask("runs", program).get("value")
+        return value if isinstance(value, bool) else None
 
     def names(self, folder: str) -> list[str]:
         """The sorted names in a folder; empty when it is absent or unreadable."""
@@ -176,6 +191,14 @@ class Host:
     def file_sizes(self, folder: str) -> dict[str, int]:
         """Bytes of each file in a folder, links followed; empty when it is absent or unreadable."""
         return self._numbers("file-sizes", folder)
+
+    def locks(self, folder: str) -> list[tuple[str, float, bool | None]]:
+        """The files called `lock` up to two folders below this one: path, seconds of age, whether held."""
+        found = self._checked("locks", folder).get("locks")
+        return [
+            (str(lock["path"]), float(lock["age_s"]), lock.get("held"))
+            for lock in (found if isinstance(found, list) else ())
+        ]
 
     def kernel_log(self) -> list[str]:
         """The last lines that NVIDIA's driver wrote to the kernel's log. Raises Unavailable."""
@@ -344,18 +367,20 @@ def _read(path: str) -> Answer:
 
 
 def _user_file(limit: int, path: str) -> Answer:
-    # Without blocking: a named pipe that nobody writes to would never open.
+    # Looked at before it is opened: opening sets some devices off, a watchdog for one.
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "device, pipe or socket"
+        return {"error": f"it is a {kind}, not a file"}
+    # Without blocking: files of /proc and /sys may have nothing to say yet.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "folder" if stat.S_ISDIR(status.st_mode) else "device, pipe or socket"
-            return {"error": f"it is a {kind}, not a file"}
         if status.st_size > limit:
             return {
                 "error": f"it is larger than {limit >> 20} MiB ({status.st_size / 1e6:.0f} MB): that is data"
             }
-        return {"bytes": file.read(limit + 1)}
+        return {"bytes": file.read(limit + 1) or b""}
 
 
 def _readable(limit: int, paths: Sequence[str]) -> dict[str, bytes]:
@@ -416,6 +441,39 @@ def _file_sizes(folder: str) -> Answer:
     return {"sizes": sizes}
 
 
+def _locks(folder: str) -> Answer:
+    # torch/utils/file_baton.py makes the file anew, keeps it open while it builds, and removes it.
+    locks = []
+    for pattern in ("*/lock", "*/*/lock"):
+        for path in Path(folder).glob(pattern):
+            with contextlib.suppress(OSError):  # removed meanwhile
+                status = path.stat()
+                age = round(max(0.0, time.time() - status.st_mtime), 1)
+                locks.append({"path": str(path), "age_s": age, "held": _is_open(status)})
+    return {"locks": sorted(locks, key=lambda lock: str(lock["path"]))}
+
+
+def _is_open(file: os.stat_result) -> bool | None:
+    """Whether a process has this file open; None where some of them may not be looked at."""
+    hidden: bool | None = False
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            for descriptor in os.scandir(process / "fd"):
+                with contextlib.suppress(OSError):
+                    other = descriptor.stat()
+                    if (other.st_dev, other.st_ino) == (file.st_dev, file.st_ino):
+                        return True
+        except PermissionError:
+            # Nobody else builds in a folder that is ours.
+            with contextlib.suppress(OSError):
+                hidden = None if process.stat().st_uid == file.st_uid else hidden
+        except OSError:
+            continue
+    return hidden
+
+
 def _kernel_log() -> Answer:
     # Each read gives one record; without waiting, EAGAIN is the end and EPIPE a record that was overwritten.
     kept: collections.deque[str] = collections.deque(maxlen=200)
@@ -428,11 +486,23 @@ def _kernel_log() -> Answer:
                 return {"lines": list(kept)}
             except BrokenPipeError:
                 continue
+            if not record:  # no log at all: a container may have /dev/null there
+                return {"error": "/dev/kmsg is empty"}
             text = record.partition(";")[2].partition("\n")[0]
             if "NVRM" in text:
                 kept.append(text)
     finally:
         os.close(log)
+
+
+def _runs(program: str) -> Answer:
+    # The kernel keeps 15 characters of a name. Only that one name is compared: others are nobody's business.
+    processes = [name for name in os.listdir("/proc") if name.isdigit()]
+    for process in processes:
+        with contextlib.suppress(OSError), open(f"/proc/{process}/comm", "rb") as file:
+            if file.read().strip().decode("utf-8", "replace") == program[:15]:
+                return {"value": True}
+    return {"value": False if "1" in processes else None}  # hidepid=2 hides the first one too
 
 
 def _port(number: str) -> Answer:
@@ -518,9 +588,12 @@ _FILE_QUESTIONS: dict[str, Callable[..., Answer]] = {
     "read": _read,
     "exists": lambda path: {"value": os.path.exists(path)},
     "is-folder": lambda path: {"value": os.path.isdir(path)},
+    "usable": lambda path: {"value": os.access(path, os.R_OK | os.W_OK)},
+    "runs": _runs,
     "sizes": _sizes,
     "file-sizes": _file_sizes,
     "kernel-log": _kernel_log,
+    "locks": _locks,
     "port": _port,
     "resolve": _resolve,
     "names": lambda folder: {"names": sorted(os.listdir(folder))},
@@ -559,6 +632,10 @@ def run_bounded(argv: Sequence[str], *, seconds: float, own_descriptor: bool = F
     streams: dict[int, bytearray] = {}
     result_read = -1
     arguments = list(argv)
+    mark = f"{os.getpid()}-{next(_COMMANDS)}"
+    there = _in_time(lambda: _answer(_FILE_QUESTIONS["exists"], arguments[0]))
+    if "error" in there:  # on a dead mount: the kernel would never be done with starting it
+        return Completed(None, "", "", problem=str(there["error"]))
     if own_descriptor:
         result_read, result_write = os.pipe()
         pass_fds = (result_write,)
@@ -570,6 +647,8 @@ def run_bounded(argv: Sequence[str], *, seconds: float, own_descriptor: bool = F
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=pass_fds,
+            # A Python that is started so leaves no compiled files beside its sitecustomize.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", _COMMAND: mark},
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
@@ -592,6 +671,7 @@ def run_bounded(argv: Sequence[str], *, seconds: float, own_descriptor: bool = F
             problem = _collect(process, selector, streams, time.monotonic() + seconds, seconds)
     finally:
         end_session(process)
+        _end_daemons(process.pid, f"{_COMMAND}={mark}")
         process.stdout.close()
         process.stderr.close()
         if result_read >= 0:
@@ -637,6 +717,18 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds on to it: left behind
         process.wait(5.0)
+
+
+def _end_daemons(parent: int, mark: str) -> None:
+    """Kills what a command started in sessions of their own; its environment still tells where it is from.
+
+    Only later numbers are looked at: a node has thousands of processes, and theirs wrap rarely."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) > parent:
+                with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                    if mark.encode() in file.read().split(b"\0"):
+                        os.kill(int(name), signal.SIGKILL)
 
 
 # --- The worker in the patient -------------------------------------------------------------------------
@@ -769,6 +861,20 @@ class WorkerProcess:
         except (ValueError, TypeError):
             return {"event": "unreadable"}
         return event
+
+    def work_done(self) -> int | None:
+        """Grows while the worker and what it started compute or read; None where that cannot be seen."""
+        total = None
+        with contextlib.suppress(OSError):
+            for name in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    with open(f"/proc/{name}/stat", "rb") as file:
+                        fields = file.read().rpartition(b")")[2].split()
+                    if int(fields[3]) == self._process.pid:  # its session
+                        total = (total or 0) + int(fields[11]) + int(fields[12])
+                        with open(f"/proc/{name}/io", "rb") as file:
+                            total += int(file.readline().split()[1])
+        return total
 
     def describe_end(self) -> str:
         """How the worker ended, with the last line that it wrote."""

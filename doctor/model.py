@@ -79,11 +79,14 @@ class Limit(Struct, frozen=True, kw_only=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """The limits that training meets: locked memory in bytes, open files, processes of this user."""
+    """The limits that training meets: locked memory in bytes, open files, processes of this user.
+
+    `may_lock` says that this process may lock memory beyond its limit (CAP_IPC_LOCK)."""
 
     locked_memory_bytes: Limit
     open_files: Limit
     processes: Limit
+    may_lock: Optional[bool] = None
 
 
 class Mount(Struct, frozen=True, kw_only=True):
@@ -102,6 +105,7 @@ class Mount(Struct, frozen=True, kw_only=True):
     inodes: Optional[int] = None
     inodes_free: Optional[int] = None
     problem: Optional[str] = None
+    no_exec: bool = False
 
 
 class Mounts(Struct, frozen=True, kw_only=True):
@@ -135,7 +139,9 @@ class Gpu(Struct, frozen=True, kw_only=True):
     """One NVIDIA GPU as NVML describes it; what it does not tell is null. `problem` says why all is.
 
     ECC errors are those that could not be corrected: since the driver was loaded (volatile) and ever
-    (aggregate). An idle GPU lowers its PCIe generation to save power."""
+    (aggregate). An idle GPU lowers its PCIe generation to save power. `retired_pages_pending` is for GPUs
+    before the A100, which have no rows to remap. `fabric_state` is not-supported, not-started, in-progress or
+    completed, `fabric_status` success or NVML's error."""
 
     index: int
     name: Optional[str] = None
@@ -159,6 +165,10 @@ class Gpu(Struct, frozen=True, kw_only=True):
     pcie_width_max: Optional[int] = None
     nvlinks_active: Optional[int] = None
     nvlinks_inactive: Optional[int] = None
+    retired_pages_pending: Optional[bool] = None
+    mig_uuids: Optional[Tuple[str, ...]] = None
+    fabric_state: Optional[str] = None
+    fabric_status: Optional[str] = None
     problem: Optional[str] = None
 
 
@@ -179,12 +189,23 @@ class Gpus(Struct, frozen=True, kw_only=True):
 
 
 class NvidiaModule(Struct, frozen=True, kw_only=True):
-    """NVIDIA's kernel module, and what the kernel's log says of its errors (Xid) where it may be read."""
+    """NVIDIA's kernel module, and what the kernel's log says of its errors (Xid) where it may be read.
+
+    `device_nodes` are the nodes of GPUs under /dev that are there, and whether they may be opened here;
+    `makes_nodes` says that the driver's nvidia-modprobe is there, which makes those that are missing.
+    `fabric_manager` says whether nv-fabricmanager runs; null where other processes cannot be seen.
+    `compat_libraries` are the libcuda of NVIDIA's forward compatibility packages."""
 
     version: str
     gpus: Tuple[str, ...] = ()
     xid_lines: Tuple[str, ...] = ()
     log_problem: Optional[str] = None
+    device_nodes: Optional[Dict[str, bool]] = None
+    uvm_loaded: Optional[bool] = None
+    makes_nodes: bool = False
+    nvswitches: Tuple[str, ...] = ()
+    fabric_manager: Optional[bool] = None
+    compat_libraries: Tuple[str, ...] = ()
 
 
 class Accelerator(Struct, frozen=True, kw_only=True):
@@ -210,6 +231,8 @@ class Toolkit(Struct, frozen=True, kw_only=True):
     version: Optional[str] = None
     headers: bool = False
     problem: Optional[str] = None
+    newest_gcc: Optional[int] = None
+    """The newest gcc that its nvcc accepts, as its own header says."""
 
 
 class CudaToolkits(Struct, frozen=True, kw_only=True):
@@ -255,6 +278,8 @@ class Interpreter(Struct, frozen=True, kw_only=True):
     implementation: str
     prefix: str
     chosen_by: str
+    headers: Optional[bool] = None
+    """Whether Python.h is there, without which no extension can be compiled."""
 
 
 class Packages(Struct, frozen=True, kw_only=True):
@@ -282,11 +307,16 @@ class SharedModule(Struct, frozen=True, kw_only=True):
 
 
 class Requirements(Struct, frozen=True, kw_only=True):
-    """Where the installed distributions do not fit together. `twice` are installed in two versions."""
+    """Where the installed distributions do not fit together. `twice` are installed in two versions.
+
+    `half_removed` are distributions that are listed as installed and whose modules are gone; `left_behind`
+    names what an interrupted pip renamed and never removed (`~orch-2.1.0.dist-info`)."""
 
     unmet: Tuple[UnmetRequirement, ...] = ()
     shared_modules: Tuple[SharedModule, ...] = ()
     twice: Tuple[str, ...] = ()
+    half_removed: Tuple[str, ...] = ()
+    left_behind: Tuple[str, ...] = ()
 
 
 class TorchBuild(Struct, frozen=True, kw_only=True):
@@ -366,6 +396,42 @@ class Model(Struct, frozen=True, kw_only=True):
     cached_bytes: int = 0
 
 
+class ExtensionLock(Struct, frozen=True, kw_only=True):
+    """A lock that guards the build of an extension; `held` says whether a process has it open.
+
+    `held` is null where the processes of this machine cannot all be looked at."""
+
+    path: str
+    age_s: float
+    held: Optional[bool] = None
+
+
+class ExtensionBuilds(Struct, frozen=True, kw_only=True):
+    """Where torch builds the extensions that are compiled on first use, and the locks that are there.
+
+    `nearest` is the folder itself or the first above it that is there, with links resolved."""
+
+    folder: str
+    decided_by: Optional[str] = None
+    nearest: Optional[str] = None
+    locks: Tuple[ExtensionLock, ...] = ()
+
+
+class Interface(Struct, frozen=True, kw_only=True):
+    """A network interface; null is unknown."""
+
+    name: str
+    up: Optional[bool] = None
+    loopback: bool = False
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """The network interfaces of this node, and its InfiniBand and RoCE adapters."""
+
+    interfaces: Tuple[Interface, ...] = ()
+    infiniband: Tuple[str, ...] = ()
+
+
 class Environment(Struct, frozen=True, kw_only=True):
     """The environment variables that decide how training runs: an allow list, nothing that is a secret."""
 
@@ -380,6 +446,10 @@ class Fact(Struct, Generic[T], frozen=True, kw_only=True):
     seconds: float
     value: Optional[T] = None
     reason: Optional[str] = None
+
+
+_EARLIER = Fact[Any](status="unavailable", source="", seconds=0.0, reason="not in this report")
+"""For facts that a report of an earlier version does not have."""
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -404,6 +474,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     hf_caches: Fact[HfCaches]
     model: Fact[Model]
     environment: Fact[Environment]
+    network: Fact[Network] = _EARLIER
+    extension_builds: Fact[ExtensionBuilds] = _EARLIER
 
 
 FACT_NAMES: Dict[Type[Any], str] = {get_args(hint)[0]: name for name, hint in get_type_hints(Facts).items()}
@@ -457,12 +529,16 @@ class TrialResult(Struct, frozen=True, kw_only=True):
 
 
 class Subject(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a finding is about: a toolkit, the stack, a package, a GPU, a place in a file."""
+    """What a finding is about: a toolkit, the stack, a package, a GPU, a place in a file.
+
+    Of a place, lines and columns count from 1; the end column is the first one after it."""
 
     kind: str
     path: Optional[str] = None
     line: Optional[int] = None
     column: Optional[int] = None
+    end_line: Optional[int] = None
+    end_column: Optional[int] = None
     gpu: Optional[int] = None
     package: Optional[str] = None
 
@@ -517,10 +593,22 @@ class Edit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
+class Replacement(Struct, frozen=True, kw_only=True):
+    """A stretch of a file and the text that comes in its place; the end column is the first one after it."""
+
+    path: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    text: str
+
+
 class Fix(Struct, frozen=True, kw_only=True):
     """A remedy. `verified` is true when its trial arm passed here, null when it could not be tried.
 
-    `edits` is what `llm-doctor fix` does for it; without any, it is for a person to do."""
+    `edits` is what `llm-doctor fix` does for it; without any, it is for a person to do. `replacements` are
+    what they come to in the files as they were: worked out where SARIF is asked for, else none."""
 
     title: str
     kind: Literal["edit", "command", "environment", "config", "advice"]
@@ -528,6 +616,7 @@ class Fix(Struct, frozen=True, kw_only=True):
     preview: str
     verified: Optional[bool] = None
     edits: Tuple[Edit, ...] = ()
+    replacements: Tuple[Replacement, ...] = ()
 
 
 class Finding(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,9 @@ from llm_doctor.places import Place, Places
 
 IMPORT_LIMIT_S = 180.0
 """For one import; a cold one from a network file system takes a minute. Not counted against the budget."""
+IDLE_LIMIT_S = 20.0
+"""For an import that neither computes nor reads: a slow file system hands out something all the time."""
+_LOOK_S = 2.0
 _ARM_OUTCOMES = ("passed", "failed", "raised", "killed", "timeout")
 
 NO_GPU = ""
@@ -55,6 +58,7 @@ class Worker:
         self._progress = progress
         self._process: WorkerProcess | None = None
         self._broken: dict[str, str] = {}
+        self._hanging: list[str] = []
         self._wanted: list[str] = []
         self.import_seconds = 0.0
         self.interrupted = False
@@ -97,11 +101,9 @@ class Worker:
             try:
                 if self._process is None:
                     self._process = WorkerProcess(self._python, self._folder)
-                self._process.send({"do": "import", "modules": modules})
+                self._process.send({"do": "import", "modules": modules, "hanging": self._hanging})
                 while True:
-                    event = self._process.receive(IMPORT_LIMIT_S)
-                    if event is None:
-                        raise EOFError(f"did not end within {IMPORT_LIMIT_S:g} s")
+                    event = _imported(self._process)
                     if event["event"] == "importing":
                         importing = event["module"]
                         self._progress(f"importing {importing.partition('.')[0]}")
@@ -115,6 +117,8 @@ class Worker:
                 self.import_seconds += time.monotonic() - began
                 if importing is None:
                     raise
+                if isinstance(error, _Hangs):
+                    self._hanging.append(importing)  # what needs it would wait as long, one after the other
                 # An import that kills or hangs its process costs what needs it, and nothing else.
                 self._broken[importing] = f"import {importing}: {error}"
 
@@ -161,6 +165,27 @@ class Worker:
                 )
             elif event["event"] == "done":
                 return
+
+
+class _Hangs(EOFError):
+    """An import that has to be given up."""
+
+
+def _imported(process: WorkerProcess) -> dict[str, Any]:
+    """The worker's next event while it imports. Raises _Hangs, and EOFError when the worker is gone."""
+    began = busy = time.monotonic()
+    done = process.work_done()
+    while True:
+        event = process.receive(_LOOK_S)
+        if event is not None:
+            return event
+        now, before, done = time.monotonic(), done, process.work_done()
+        if done is None or done != before:
+            busy = now
+        if now - busy > IDLE_LIMIT_S:
+            raise _Hangs(f"did nothing for {IDLE_LIMIT_S:g} s")
+        if now - began > IMPORT_LIMIT_S:
+            raise _Hangs(f"did not end within {IMPORT_LIMIT_S:g} s")
 
 
 @contextlib.contextmanager
@@ -259,7 +284,8 @@ def _result(
     mine = [result for key, result in arms.items() if key[0] == number]
     # What was asked for is not what was used: torch may be unable to use the GPU.
     ran = [result for result in mine if result.outcome in ("passed", "failed")]
-    on_gpu = any(result.on_gpu for result in mine) or not ran  # a GPU that fails is not the CPU
+    # A GPU that fails is not the CPU.
+    on_gpu = request.trial.gpu_only or any(result.on_gpu for result in mine) or not ran
     device = f"cuda:{place.gpu}" if place and on_gpu else "cpu"
     if not request.trial.on_gpu and not request.trial.on_every_gpu:
         why_cpu = None

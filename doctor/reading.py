@@ -10,6 +10,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, TypeVar
 
+import msgspec
+
 from llm_doctor.facts import (
     accelerators,
     bitsandbytes_build,
@@ -17,9 +19,11 @@ from llm_doctor.facts import (
     cuda_toolkits,
     deepspeed_build,
     environment,
+    extension_builds,
     gpus,
     hf_caches,
     mounts,
+    network,
     nvidia_module,
     patient,
     resources,
@@ -91,6 +95,8 @@ class Reading:
             ),
             "model": (model_files.SOURCE, lambda: model_files.read(host, model, _or_none(caches))),
             "environment": (environment.SOURCE, lambda: environment.read(host)),
+            "network": (network.SOURCE, lambda: network.read(host)),
+            "extension_builds": (extension_builds.SOURCE, lambda: extension_builds.read(host)),
         }
 
 
@@ -126,6 +132,11 @@ def _fact(source: str, read: Callable[[], T]) -> Fact[T]:
 
     try:
         value = read()
+        # A recording may have been edited, and a driver may say anything: what does not fit is not passed on.
+        msgspec.convert(msgspec.to_builtins(value), type(value))
+    except msgspec.ValidationError as error:
+        reason = f"what was read makes no sense: {error}"
+        return Fact(status="unavailable", source=source, seconds=seconds(), reason=reason)
     except Unavailable as error:
         return Fact(status="unavailable", source=source, seconds=seconds(), reason=str(error))
     except Exception as error:  # a source of facts that breaks must not end the run

@@ -38,57 +38,41 @@ _NOT_SECRET = frozenset(
         "root ubuntu user users admin vm localhost debian centos ec2-user azureuser host node home docker"
         " runner nobody linux python torch cuda cpu gpu train training test data model models main master"
         " worker server login cluster dev build git jovyan vscode slurm ray shared public guest device rank"
-        " localhost4 localhost6 ip6-localhost localhost.localdomain"
+        " localhost4 localhost6 ip6-localhost localhost.localdomain conda anaconda3 miniconda3 miniforge3"
         " true false none null yes default enabled disabled always never required optional",
     )
 )
 
-# --- Tokens, by their shape ---------------------------------------------------------------------------
-
-# What is escaped in JSON or a URL ends in letters; what is written in another script is no part of a token.
-_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9A-F]{2}))"
-_TOKEN = re.compile(
-    rf"""
-      {_START}(?:
-        hf_(?:oauth_|jwt_)[\w.-]{{16,}} | hf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{{16,}} | api_org_[A-Za-z0-9]{{16,}}
-      | gh[pousr]_[A-Za-z0-9]{{20,}} | github_pat_\w{{20,}}
-      | gl(?:pat|dt|rtr?|cbt|ptt|ft|oas|imt|agent|soat|ffct)-[\w-]{{16,}}
-      | [spr]k-(?=proj-|ant-|[\w-]*[\dA-Z])[\w-]{{20,}} | [sr]k_(?:live|test)_\w{{16,}}
-      | (?:nvapi|xai|pplx)-[\w-]{{20,}}
-      | (?:gsk_|r8_|dop_v1_|dckr_pat_|tgp_v1_)[\w-]{{20,}} | dapi[0-9a-f]{{32}}
-      | (?:xox[abeoprs]|xapp)-[\w-]{{10,}} | wandb_v\d_\w{{20,}} | local-[0-9a-f]{{40}}
-      | npm_[A-Za-z0-9]{{30,}} | pypi-[\w-]{{40,}}
-      | AIza[\w-]{{30,}} | ya29\.[\w-]{{20,}} | GOCSPX-[\w-]{{20,}} | 1//0[\w-]{{30,}}
-      | SG\.[\w-]{{16,}}\.[\w-]{{16,}} | [\w~.-]{{3}}8Q~[\w~.-]{{31,}}
-      | A(?:KI|SI|BI|CC)A[A-Z0-9]{{16}}(?![A-Za-z0-9])(?:[^A-Za-z0-9/+]{{1,3}}[A-Za-z0-9/+]{{40}}(?![\w/+=]))?
-      | eyJ[\w-]{{8,}}(?:\.[\w-]*){{2,4}} | eyJ[\w+/-]{{16,}}=*  # also the hosts that deepspeed encodes
-    )
-    | (?<=hooks\.slack\.com/services/)[\w/]+
-    | -----BEGIN\ [A-Z ]*PRIVATE\ KEY[A-Z ]*-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY[A-Z ]*-----|\Z)
-    | (?:[A-Za-z0-9+/=]{{16,}}(?:\s|\\n)+)+-----END\ [A-Z ]*PRIVATE\ KEY[A-Z ]*-----
-    """,
-    re.VERBOSE | re.DOTALL,
+_ESCAPE = re.compile(
+    r"\\(?:[nrt]|(?:x1b|u001b|033)\[[\d;]*[A-Za-z])|\x1b\[[\d;]*[A-Za-z]|%[0-9A-F]{2}|-[IL](?=/)"
 )
-_PART_OF_TOKEN = re.compile(
-    r"hf_|api_org_|gh[pousr]_|_pat_|gl[a-z]+-|[spr]k[-_]|nvapi-|xai-|pplx-|gsk_|r8_|_v\d_|dapi|xox|xapp-|local-"
-    r"|npm_|pypi-|AIza|ya29|GOCSPX|1//0|SG\.|8Q~|A[KSBC][IC]A|eyJ|slack|PRIVATE"
-)
-_URL_CREDENTIALS = re.compile(r"(?<=://)(?!git@|(?:[\w${}-]*:)?\$\{?\w+\}?@)[^\s/'\"]+(?=@)")
+_BORDER = "\0"
+"""Stands, while a text is read, behind what is escaped and behind a compiler's -I and -L: these end in
+letters, and another word begins there."""
 
-# --- Secrets and names, by what they stand behind ------------------------------------------------------
+# --- Secrets and names, by what their name says ---------------------------------------------------------
 
 _ASSIGNMENT = re.compile(
     r"""
-    (?: --(?P<option>[A-Za-z][\w-]*)[ ]+
-      | (?<![\w.-])-{0,2}(?P<name>[A-Za-z_][\w.-]*)(?P<by>\\?["']?[ \t]*[=:][ \t]*) )
-    (?:[rbf]?\\?(?P<quote>["']))?
-    (?=(?P<value>(?(quote)(?:(?!\\?(?P=quote))[^\n])+|[^\s"'`&]+)))
+    (?<![\w.-])(?P<line>^[ \t]*)?
+    (?: (?:--|(?:ENV|setenv)[ ]+)(?P<option>[A-Za-z][\w-]*)[ ]+
+      | -{0,2}(?P<name>[A-Za-z_][\w.-]*)(?![\w.-])
+        (?P<by>\\?["']?\]?[ \t]*[=:][ \t]*  |  \\?["']?,?\s{1,40}\\?["']?value\\?["']?:[ ]*
+          |  \\?["'],[ ]?(?=\\?["'])) )
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.MULTILINE,
+)
+_ASSIGNED = re.compile(
+    r"""(?:[rbf]?\\?(?P<quote>["']))?(?P<value>(?(quote)(?:(?!\\?(?P=quote))[^\n])+|[^\s"'`&]+))"""
+)
+_ENDS_OPTION = re.compile(r"\s{0,40}(?:\Z|-|\\|\S{1,200}\.py\b)")
+_NAME_HINTS = (
+    *("token", "key", "secret", "pass", "pwd", "credential", "cookie", "jwt", "sig", "_pat", "_sas"),
+    *("host", "addr", "endpoint", "process", "node", "fqdn", "user", "log"),
 )
 _SECRET_NAME = re.compile(
-    r"(?:(?:api|access|private|account|secret|signing|encryption|licen[sc]e|auth|shared|storage|subscription)key(?:id)?"
-    r"|secret|password|passwd|passphrase|credentials?|cookie|jwt|token)$"
+    r"(?:(?:api|access|private|account|secret|signing|encryption|licen[sc]e|auth|shared|storage|subscription|wandb)"
+    r"key(?:id)?|secret|password|passwd|passphrase|credentials?|cookie|jwt|token|amzsignature)$"
 )
 _SECRET_WORDS = frozenset("secret password passwd passphrase".split())
 _OF_A_TOKENIZER = frozenset(
@@ -98,66 +82,147 @@ _OF_A_TOKENIZER = frozenset(
 _HOST_NAME = re.compile(
     r"(?:master|main|head|rdzv)(?:addr|address|endpoint|processip)$|(?:host|hostname|nodename|fqdn)$"
 )
-_USER_NAME = re.compile(r"^(?:user|username|login|logname|sudouser|mailuser)$")
+_USER_NAME = re.compile(r"^(?:slurmjob)?(?:user|username|login|logname|sudouser|mailuser)$")
 # An expression, or what another variable holds, is not said here.
 _EXPRESSION = re.compile(
     r"""(?x)[$<({%[] | .*[(\[]$ | (?:self|os|\w*args?|\w*config|cfg|env|environ|settings|opts?|options
       |params|kwargs)\.
       | [A-Za-z_]*(?:token|key|secret|pass|pwd)[A-Za-z_]*[,;)]*$"""
 )
+
+# --- Secrets and names, by their shape and by what they stand between ------------------------------------
+
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _DISTINCT_HOST = rf"(?=[A-Za-z._-]*[\d.-])(?=[\d.]*[A-Za-z]){_HOST}"
 """That a word alone is a host can be told from nothing."""
 _NAMED = rf"(?=[\d.]*[A-Za-z]){_HOST}"  # and no address
-_RULES = tuple(
-    (kind, re.compile(pattern, re.VERBOSE | re.ASCII))
-    for kind, pattern in (
-        (
-            "secret",
-            r"""(?i)\bauthorization\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic|token)\s+)?
-              (?!(?:bearer|basic|token)\b)([^\s"'<$\\]+)
-            | \bbearer\s+(?=\S*\d)([\w.~+/-]{12,}=*)
-            | \blogin\s+\S+\s+password\s+([^\s<]+)
-            | \bwandb[ .]login\b.{0,100}?(?<![0-9a-f])([0-9a-f]{40})\b
-            | "auth\\?"\s*:\s*\\?"([^"\s\\]{8,})""",
-        ),
-        ("serial", r"""(?i)\bserial(?:[ _]?(?:number|no\.?))?["']?\s*[:=]\s*["']?((?=[\w-]*\d)[\w-]{6,})"""),
-        (
-            "user",
-            r"""/(?:homes?|[Uu]sers)/([^/\s:'"<>$\\,;)\]]+) | (?:^|(?<=[\s:='"]))~([a-z_][\w-]*)(?=/)
-            | \buid=\d+\(([\w.-]+)""",
-        ),
-        (
-            "host",
-            rf"""(?im)(?:^|(?<=[\s\]>]))({_HOST})(?=:\d+:\d+[ ]\[\d+\][ ]NCCL|[ \t]+slots=\d)
-            | \[({_NAMED})\](?=:\d{{2,5}}\b)
-            | \b(?:tcp|udp|ssh|grpc|nfs|ucx|ray|redis|etcd)://(?:[^\s/@]*@)?({_NAMED})
-            | \bhttps?://(?:[^\s/@]*@)?((?=[\d-]*[a-z])[a-z0-9-]+)(?=[:/\s"']|$)
-            | (?:(?<![\w.-])(?=[\w-]*[\d-])|(?<=://))
-              ([a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:local|internal|lan|corp|intranet))\b
-            | \b(ip-\d+-\d+-\d+-\d+(?:\.[\w.-]*\w)?)
-            | \b(?:srun:[ ]error:|JOB[ ]\d+[ ]ON|STEP[ ][\d.]+[ ]ON)[ ]({_HOST})
-            | (?<=\$USER@)({_HOST})
-            | \bssh[ ](?:-\S+[ ])*(?:[\w.$-]+@)?({_DISTINCT_HOST})
-            | [ ](?:nfs4?|cifs|lustre|ceph)[ ](?://)?([a-z][\w.-]*)(?=[:/,@])""",
-        ),
-        ("email", r"(?<![\w.+/:$-])(?!git@)([\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,})\b"),
-        (
-            "mac",
-            r"""(?<!\w)(?<!\w:)([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5,19})(?!:?\w)
-            | (?<![\w-])((?=[\d-]*[A-Fa-f])[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5})(?![\w-])""",
-        ),
-        (
-            "gpu-id",
-            rf"{_START}((?:MIG-)?(?:GPU|MIG)-[0-9A-Fa-f]{{8}}(?:-[0-9A-Fa-f]{{4,12}})*(?:/\d+/\d+)?)\b",
-        ),
-        ("uuid", r"(?<![\w-])([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})(?![\w-])"),
+_PROMPT = r"(?::[~/]|[ ][^\s\]]+\][$\#])"  # of a shell, behind user and host
+_OCTET = "[0-9A-Fa-f][0-9A-Fa-f]"
+_KEY_END = r"-----END\ [A-Z ]*PRIVATE\ KEY[A-Z ]*-----"
+_ALL_ALIKE = ("token", "credentials", "secret")
+_Rules = Tuple[Tuple[str, Tuple[str, ...], "re.Pattern[str]"], ...]
+
+
+def _rules(*rules: Tuple[str, str, str]) -> _Rules:
+    """What is found, where to look for it (any of these is in the text, in small letters), and what it is."""
+    return tuple(
+        (kind, tuple(hints.split("|")), re.compile(pattern, re.VERBOSE | re.ASCII))
+        for kind, hints, pattern in rules
     )
+
+
+_TOKENS = _rules(
+    (
+        "token",
+        "hf_|api_org_|ghp_|gho_|ghu_|ghs_|ghr_|_pat_|gl|k-|k_|nvapi-|xai-|pplx-|r8_|_v1_|wandb_v|dapi|xox|xapp-"
+        "|local-|npm_|pypi-|aiza|ya29|gocspx|1//0|sg.|8q~|hvs.|akia|asia|abia|acca|eyj|slack|private",
+        rf"""(?<![A-Za-z0-9])(?:
+                hf_(?:oauth_|jwt_)[\w.-]{{16,}} | hf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{{16,}}
+              | api_org_[A-Za-z0-9]{{16,}} | gh[pousr]_[A-Za-z0-9]{{20,}} | github_pat_\w{{20,}}
+              | gl(?:pat|dt|rtr?|cbt|ptt|ft|oas|imt|agent|soat|ffct)-[\w-]{{16,}}
+              | [spr]k-(?=proj-|ant-|[\w-]{{0,200}}[\dA-Z])[\w-]{{20,}} | [sr]k_(?:live|test)_\w{{16,}}
+              | (?:nvapi|xai|pplx)-[\w-]{{20,}} | hvs\.[\w-]{{20,}}
+              | (?:gsk_|r8_|dop_v1_|dckr_pat_|tgp_v1_)[\w-]{{20,}} | dapi[0-9a-f]{{32}}
+              | (?:xox[abeoprs]|xapp)-[\w-]{{10,}} | wandb_v\d_\w{{20,}} | local-[0-9a-f]{{40}}
+              | npm_[A-Za-z0-9]{{30,}} | pypi-[\w-]{{40,}}
+              | AIza[\w-]{{30,}} | ya29\.[\w-]{{20,}} | GOCSPX-[\w-]{{20,}} | 1//0[\w-]{{30,}}
+              | SG\.[\w-]{{16,}}\.[\w-]{{16,}} | [\w~.-]{{3}}8Q~[\w~.-]{{31,}}
+              | A(?:KI|SI|BI|CC)A[A-Z0-9]{{16}}(?![A-Za-z0-9])
+                (?:[^A-Za-z0-9/+]{{1,3}}(?:[A-Za-z0-9/+]{{40}}(?![\w/+=])|[A-Za-z0-9/+]+(?=\.\.\.)))?
+              | (?:hf_|gh[pousr]_|github_pat_|[spr]k-|gsk_|nvapi-|glpat-|AKIA|AIza)  # cut off
+                (?=\w{{0,40}}[A-Z\d])[\w-]{{1,40}}(?=\.\.\.(?:\s|$))
+              | eyJ[\w-]{{8,}}(?:\.[\w-]*){{2,4}} | eyJ[\w+/-]{{16,}}=*  # and deepspeed's hosts
+            )
+            | (?<=hooks\.slack\.com/services/)[\w/]+
+            | -----BEGIN\ [A-Z ]*PRIVATE\ KEY[A-Z ]*-----(?s:.*?)(?:{_KEY_END}|\Z)
+            | (?:[A-Za-z0-9+/=]{{16,}}(?:\s|\\[nr]{_BORDER})+)+{_KEY_END}""",
+    ),
+    ("credentials", "curl ", r"""curl[ ].{0,200}?(?:-u|--user)[ ]+["']?([^\s"':]+:[^\s"']+)"""),
+    ("credentials", "@", r"(?<=://)(?!git@|(?:[\w${}-]*:)?\$\{?\w+\}?@)[^\s/'\"]+(?=@)"),
 )
-_NODE_LIST = re.compile(
-    r"""(?ix)(?:node_?list["']?[ \t]*[=:][ \t]*["']? | --nodelist[ ]+ | \bpdsh\b.*?[ ]-w[ ]+)
-      ([a-z][\w.,[\]-]*[\w\]])
-    | --(?:include|exclude)[= ]["']?((?=\S*[:@]\S*[-\d])[a-z][\w.,:@-]*\w)"""
+_RULES = _rules(
+    (
+        "secret",
+        "authorization",
+        r"""(?i)authorization\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic|token)\s+)?
+          (?!(?:bearer|basic|token)\b)([^\s"'<$\\]+)""",
+    ),
+    ("secret", "bearer", r"(?i)\bbearer\s+(?=\S*\d)([\w.~+/-]{12,}=*)"),
+    ("secret", "password", r"(?i)login\s+\S+\s+password\s+([^\s<]+)"),  # of a .netrc
+    ("secret", "wandb", r"(?i)wandb.{0,100}?(?<![0-9a-f@])([0-9a-f]{40})\b"),
+    ("secret", '"auth', r""""auth\\?"\s*:\s*\\?"([^"\s\\]{8,})"""),
+    ("secret", "signature=", r"""(?i)[?&]signature=([^\s"'&]{8,})"""),
+    (
+        "serial",
+        "serial",
+        r"""(?i)\bserial(?:[ _]?(?:number|no\.?))?["']?\s*[:=>]\s*["']?((?=[\w-]*\d)[\w-]{6,})""",
+    ),
+    (
+        "user",
+        "home|users",
+        r"""[/\\](?:homes?\d*|[Uu]sers)[/\\]{1,2}(?:[Uu]sers[/\\])?(\w[^/\s:'"<>$\\,;)\]]*)""",
+    ),
+    ("user", "~", rf"""(?:^|(?<=[\s{_BORDER}:='"]))~([a-z_][\w-]*)(?=/)"""),
+    ("user", "uid=", r"\buid=\d+\(([\w.-]+)"),
+    ("user", "@", rf"(?<![\w.@/$-])([a-z_][\w.-]*)(?=@{_NAMED}{_PROMPT})"),
+    ("host", "@", rf"(?<=@)({_NAMED})(?={_PROMPT}) | (?<=\$USER@)({_HOST})"),
+    (
+        "host",
+        "nccl|slots=",
+        rf"(?m)(?:^|(?<=[\s{_BORDER}\]>]))({_HOST})(?=:\d+:\d+[ ]\[\d+\][ ]NCCL|[ \t]+slots=\d)",
+    ),
+    (
+        "host",  # pdsh says it before every line
+        'traceback|file "|error: ',
+        rf"""(?m)^(?!(?i:rank|gpu|process|worker)[ _]?\d)({_DISTINCT_HOST}):[ ]+
+          (?:Traceback[ ]\(|File[ ]"|[\w.]{{1,80}}Error:[ ])""",
+    ),
+    ("host", "]:", rf"\[({_NAMED})\](?=:\d{{2,5}}\b)"),
+    ("host", " to (| of (", rf"(?:address[ ]of|connect[ ]to)[ ]\(({_NAMED})(?=,[ ]?\d{{4,5}}\))"),
+    (
+        "host",
+        "://",
+        rf"""://(?:(?<=\b(?:tcp|udp|ssh|nfs|ucx|ray)://)|(?<=\b(?:grpc|etcd)://)|(?<=\bredis://))
+          (?:[^\s/@]*@)?({_NAMED})""",
+    ),
+    ("host", "http", r"""https?://(?:[^\s/@]*@)?((?=[\d-]*[a-z])[a-z0-9-]+)(?=[:/\s"']|$)"""),
+    (
+        "host",
+        ".local|.internal|.lan|.corp|.intranet",
+        r"""(?i)(?:(?<![\w.-])(?=[\w-]*[\d-])|(?<=://))
+          ([a-z0-9][\w-]*(?:\.[\w-]+)*\.(?:local|internal|lan|corp|intranet))\b""",
+    ),
+    ("host", "ip-", r"\b(ip-\d+-\d+-\d+-\d+(?:\.[\w.-]*\w)?)"),
+    (
+        "host",
+        "srun: error: | on ",
+        rf"\b(?:srun:[ ]error:|JOB[ ]\d+[ ]ON|STEP[ ][\d.]+[ ]ON)[ ]({_HOST})",
+    ),
+    ("host", "linux ", rf"Linux[ ]({_HOST})(?=[ ]\d+\.\S+[ ]\#\d)"),  # uname -a
+    ("host", "ssh ", rf"\bssh[ ](?:-(?:\S[ ]\d+|\S+)[ ])*(?:[\w.$-]+@)?({_DISTINCT_HOST})"),
+    ("host", "nfs|cifs|lustre|ceph", r"[ ](?:nfs4?|cifs|lustre|ceph)[ ](?://)?([A-Za-z][\w.-]*)(?=[:/,@])"),
+    ("email", "@", r"(?<![\w.+/:$-])(?!git@)([\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,})\b"),
+    (
+        "mac",
+        ":",
+        rf"(?<![A-Za-z0-9])(?<![A-Za-z0-9]:)({_OCTET}(?::{_OCTET}){{5,19}})(?!:?[A-Za-z0-9])",
+    ),
+    ("mac", "-", rf"(?<![A-Za-z0-9-])((?=[\d-]*[A-Fa-f]){_OCTET}(?:-{_OCTET}){{5}})(?![A-Za-z0-9-])"),
+    # Of an InfiniBand port.
+    ("mac", ":", r"(?<![A-Za-z0-9:])([0-9a-f]{4}(?::[0-9a-f]{4}){3})(?!:?[A-Za-z0-9]|::)"),
+    (
+        "gpu-id",
+        "gpu-|mig-",
+        r"(?<![A-Za-z0-9])((?:MIG-)?(?:GPU|MIG)-[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4,12})*(?:/\d+/\d+)?)\b",
+    ),
+    (
+        "hosts",
+        "node|pdsh|clude",
+        r"""(?i)(?:node_?list["']?[ \t]*[=:][ \t]*["']? | --nodelist[ ]+ | \bpdsh\b.{0,200}?[ ]-w[ ]+)
+          ([a-z][\w.,[\]-]*[\w\]])
+        | --(?:include|exclude)[= ]["']?((?=\S*[:@]\S*[-\d])[a-z][\w.,:@-]*\w)""",
+    ),
+    ("uuid", "-", r"(?<![\w-])([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})(?![\w-])"),
 )
 _PUBLIC_DOMAIN = re.compile(
     r"(?i)(?:^|\.)(?:huggingface\.co|hf\.co|github(?:usercontent)?\.com|gitlab\.com|pytorch\.org|nvidia\.com|nvcr\.io"
@@ -168,16 +233,12 @@ _NODE_VARIABLE = re.compile(
     r"(NODELIST|NODENAME|_HOST|HOSTNAME|HOSTS|MASTER_ADDR|IPADDR|^SSH_(CLIENT|CONNECTION))$"
 )
 
-_TELLING = re.compile(r"[=:/@~.\[]|\d-|-\d|--|-[0-9a-f]{4}-|ssh |ON |serial|login")
-"""Where there is none of these, nothing is given away by what stands around it."""
-
 # --- Network addresses ---------------------------------------------------------------------------------
 
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
-_IPV4 = re.compile(rf"(?:(?<![\w.])|(?<=\\[nrt]))(?:{_OCTET}\.){{3}}{_OCTET}(?![\w+]|\.\d)", re.ASCII)
+_IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![A-Za-z0-9+]|\.[0-9])")
 # 10.3.5.147 is also a version of a CUDA wheel.
 _BEFORE_VERSION = re.compile(
-    r"(?i)(?:[=<>~!]=|[<>(]|\w-|\bv|versions?:?[ ]|\bcu\w+\W{1,4}|\b(?:nvidia|lib)[\w-]*\W{1,4})\s*$"
+    r"(?i)(?:[=<>~!]=|\w-|\bv|versions?:?[ ]|\bcu\w+\W{1,4}|\b(?:nvidia|lib)[\w-]*\W{1,4})\s*$"
 )
 _BEFORE_ADDRESS = re.compile(
     r"(?i)(?:addr\w*|\bip|host|endpoint|server|peer|inet|remote|connect\w*(?: to)?|gateway|master"
@@ -186,7 +247,7 @@ _BEFORE_ADDRESS = re.compile(
 _AFTER_ADDRESS = re.compile(r"\]?:[\d/]|/\d|@|<\d|[\"']?, ?\d{4,5}\b| dev ")
 _NOBODYS_ADDRESS = re.compile(r"127\.|0\.0\.0\.0|255\.|169\.254\.169\.254")
 _STARTS_IPV6 = re.compile(r"(?i)(?:[23][0-9a-f]|f[cdef])[0-9a-f]{2}:")
-_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:]*(?!\w)", re.ASCII)
+_IPV6 = re.compile(r"(?:(?<![A-Za-z0-9:.])|(?<=Gids))[0-9A-Fa-f:]*:[0-9A-Fa-f]*:[0-9A-Fa-f:]*(?![A-Za-z0-9])")
 
 _IDENTIFIERS = {(CheckResult, "name"), (CheckResult, "topic"), (TrialResult, "name"), (Proof, "trial")}
 
@@ -196,7 +257,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 class Redactor:
     """Replaces whole tokens; equal values get equal stand-ins within one redactor.
 
-    Everything is read before anything is replaced: what one line gives away as a host is one in all lines."""
+    All is read before anything is handed out: what one line gives away as a host is one in all lines."""
 
     def __init__(
         self,
@@ -207,12 +268,15 @@ class Redactor:
         addresses: Iterable[str] = (),
         domains: Iterable[str] = (),
     ) -> None:
+        self._read = functools.lru_cache(maxsize=None)(self._first_reading)
         self._stand_ins: dict[Tuple[str, str], str] = {}
         self._counts = {"host": 1}  # the first is this one
         self._secrets: set[str] = set()
         self._hosts: set[str] = set()
-        self._series: set[str] = set()
-        self._versions: set[str] = set()
+        self._addresses: set[str] = set()
+        self._series: set[str] = set()  # patterns of hosts
+        self._versions: set[str] = set()  # no addresses
+        self._known: set[str] = set()  # before any text was read
         for name, value in environ.items():
             # A path that a variable of such a name holds is a place, not a secret.
             named = SECRET_VARIABLE.search(name) or _kind_of(name) == "secret"
@@ -221,44 +285,52 @@ class Redactor:
                 self._secrets |= {line.strip() for line in value.splitlines() if len(line) >= 16}
         places = {home.rstrip("/") for home in (environ.get("HOME", ""), *homes)} - {""}
         escaped = {quote(home, safe="") for home in places}
-        self._home = _any_of(places | escaped, r"(?:(?<![\w.])|(?<=-[IL]))", r"(?![\w-]|\.\w)")
+        self._home = _any_of(places | escaped, r"(?<![\w.])", r"(?![\w-]|\.\w)")
         given = (environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER"))
         known = {name for name in (*given, *users, *map(os.path.basename, places)) if _is_name(name)}
-        self._user = _any_of(known, _START, "(?![A-Za-z0-9])")  # exact: adam is a user, Adam an optimizer
+        self._stand_ins.update({("user", name): "$USER" for name in known})
+        self._user = _any_of(known)  # exact: adam is a user, Adam an optimizer
+        self._own = tuple(map(_bordered, (*places, *escaped, *known)))
         self._own_host(host_name, domains)
         for address in addresses:
             self._number("address", address)
-        self._look_everywhere()
+        self._know()
         for name in sorted(environ):
             if _NODE_VARIABLE.search(name):
-                for words in environ[name].split():
-                    self._nodes(words)
-                    self._value({"address": words})
-        self._look_everywhere()
+                for word in environ[name].split():
+                    self._nodes(word)
+                    self._first_reading(f"host={word}")
+        self._known = self._know()
 
     def _own_host(self, name: str, domains: Iterable[str]) -> None:
         short, _, domain = name.partition(".")
         if _is_name(short):
             for each in (name, short):
                 self._stand_ins["host", each.lower()] = "<host-1>"
-                self._hosts.add(each)
+                self._hosts |= {each, each.lower()}
             series = re.fullmatch(r"(.*[A-Za-z].*?)\d+([A-Za-z-]*)", short)
             if series and _is_name(series.group(1).strip("-_")):
                 self._series.add(rf"{re.escape(series.group(1))}\d+{series.group(2)}")
         for each in (domain, *domains):
             if "." in each and not _PUBLIC_DOMAIN.search(each):
-                self._series.add(rf"(?:[A-Za-z0-9-]+\.)*{re.escape(each)}")
+                self._series.add(rf"(?<![A-Za-z0-9.-])(?:[A-Za-z0-9.-]*\.)?{re.escape(each)}")
 
-    def _look_everywhere(self) -> None:
-        """From now on what is known is replaced wherever it stands."""
+    def _know(self) -> set[str]:
+        """From now on what was told so far is replaced wherever it stands; returns patterns of all that."""
+        known = {*self._series, *map(re.escape, self._hosts | self._secrets | self._addresses)}
+        self._told = re.compile("|".join(known - self._known) or "(?!)", re.ASCII)
         long = {secret for secret in self._secrets if len(secret) >= 16}
-        self._long_secret = _any_of(long)
-        self._secret = _any_of(self._secrets - long, "(?<![A-Za-z0-9])", "(?![A-Za-z0-9])")
+        beginnings = {it[:16] for it in long if re.match(r"(?=\D*\d)[\w+/=.~-]{16}", it)}
+        cut_off = _any_of(beginnings, "", r"[^\s\"'<>,;).]*").pattern  # as a long error is
+        self._long_secret = re.compile(f"{_any_of(long, '', '').pattern}|{cut_off}")
+        self._secret = _any_of(self._secrets - long)
         hosts = [*sorted(self._series), *map(re.escape, sorted(self._hosts, key=len, reverse=True))]
-        self._host = (
-            re.compile(rf"(?i)(?<![\w.<])(?:{'|'.join(hosts)})(?!\w)", re.ASCII) if hosts else _any_of(())
+        self._host = re.compile(
+            rf"(?<![A-Za-z0-9])(?!hosts?-\d+>)(?:{'|'.join(hosts) or '(?!)'})(?![A-Za-z0-9])", re.ASCII
         )
-        self._replaced = functools.lru_cache(maxsize=None)(self._read)
+        self._address = _any_of(self._addresses, "(?<![A-Za-z0-9.:])", r"(?![A-Za-z0-9:+]|\.\d)")
+        self._replaced = functools.lru_cache(maxsize=None)(self._second_reading)
+        return known
 
     def _number(self, kind: str, value: str) -> str:
         """The stand-in for a value."""
@@ -272,7 +344,9 @@ class Redactor:
                 same = f"<{kind}-{self._counts[kind]}>"
             self._stand_ins[kind, key] = same
             if kind == "host" and re.fullmatch(_DISTINCT_HOST, value):
-                self._hosts.add(value)
+                self._hosts |= {value, key}
+            if kind == "address":
+                self._addresses |= {value, key}
         return self._stand_ins[kind, key]
 
     def _same_thing(self, kind: str, value: str) -> str | None:
@@ -287,32 +361,61 @@ class Redactor:
 
     # --- Text ------------------------------------------------------------------------------------------
 
-    def _read(self, text: str) -> str:
+    def _without_secrets(self, text: str) -> str:
+        return self._secret.sub("<secret>", self._long_secret.sub("<secret>", text))
+
+    def _first_reading(self, text: str) -> str:
         """The text without what is known or can be told; what is told is known henceforth."""
-        text = self._secret.sub("<secret>", self._long_secret.sub("<secret>", text))
-        if _PART_OF_TOKEN.search(text):
-            text = _TOKEN.sub("<token>", text)
-        if not _TELLING.search(text):  # one word, most often
-            return self._host.sub(self._host_found, self._user.sub(_user_found, text))
-        text = self._assignments(_URL_CREDENTIALS.sub("<credentials>", text))
-        text = self._user.sub(_user_found, self._home.sub("~", text))
-        for kind, pattern in _RULES:
-            text = pattern.sub(functools.partial(self._found, kind), text)
-        text = _NODE_LIST.sub(self._nodes_found, text)
+        text = self._without_secrets(_bordered(text))
+        small = text.lower()
+        text = self._apply(_TOKENS, text, small)
+        if any(map(small.__contains__, _NAME_HINTS)):
+            text = self._assignments(text)
+        if any(map(text.__contains__, self._own)):
+            text = self._user.sub(_user_found, self._home.sub("~", text))
+        text = self._apply(_RULES, text, small)
         text = self._host.sub(self._host_found, text)
-        return _IPV6.sub(self._ipv6_found, _IPV4.sub(self._ipv4_found, text))
+        if text.count(".") > 2:
+            text = _IPV4.sub(self._ipv4_found, text)
+        if text.count(":") > 1:
+            text = _IPV6.sub(self._ipv6_found, text)
+        return text.replace(_BORDER, "")
+
+    def _apply(self, rules: _Rules, text: str, small: str) -> str:
+        for kind, hints, pattern in rules:
+            for hint in hints:
+                if hint in small:
+                    text = pattern.sub(functools.partial(self._found, kind), text)
+                    break
+        return text
+
+    def _second_reading(self, text: str) -> str:
+        """The text without what any text has told in the first reading."""
+        text = self._read(text)
+        if not self._told.search(text):
+            return text
+        text = self._without_secrets(_bordered(text))
+        text = self._host.sub(self._host_found, text)
+        return self._address.sub(lambda it: self._number("address", it.group()), text).replace(_BORDER, "")
 
     def _assignments(self, text: str) -> str:
         parts, end = [], 0
         for match in _ASSIGNMENT.finditer(text):
             kind = _kind_of(match["name"] or match["option"])
-            if kind is None or match.start("value") < end:
+            assigned = _ASSIGNED.match(text, match.end()) if kind and match.end() >= end else None
+            if kind is None or assigned is None:
                 continue
-            by, quoted = match["by"] or "", bool(match["quote"])
-            sure = "=" in by or (quoted and by[:1] in ("\\", '"', "'"))
-            value = match["value"] if quoted else match["value"].rstrip(",;)]}")
-            parts += [text[end : match.start("value")], self._assigned(kind, value, sure, quoted)]
-            end = match.start("value") + len(value)
+            by, quoted, start = match["by"], bool(assigned["quote"]), assigned.start("value")
+            value = assigned["value"] if quoted else assigned["value"].rstrip(",;)]}")
+            if by is None:
+                sure = _ENDS_OPTION.match(text, start + len(value)) is not None
+            elif match["line"] is not None:
+                after = start + len(value) + quoted
+                sure = "=" in by or text[after : after + 1] in ("", "\n")
+            else:
+                sure = "=" in by or (quoted and by[:1] in ("\\", '"', "'") and "," not in by)
+            parts += [text[end:start], self._assigned(kind, value, sure, quoted)]
+            end = start + len(value)
         return "".join([*parts, text[end:]])
 
     def _assigned(self, kind: str, value: str, sure: bool, quoted: bool) -> str:
@@ -321,36 +424,34 @@ class Redactor:
         if kind == "secret":
             distinct = bool(re.search(r"\d|[a-z][A-Z]", value))
             open_ = len(value) < 4 or value.lower() in _NOT_SECRET or _is_place(value) or value[0] in "$<{"
-            if (
-                open_
-                or not (sure or (distinct and len(value) >= 6))
-                or (not quoted and _EXPRESSION.match(value))
-            ):
+            prose = not sure and not (distinct and len(value) >= 6)
+            if open_ or prose or (not quoted and _EXPRESSION.match(value)):
                 return value
             if distinct and len(value) >= 8:
-                self._secrets.add(value)
+                self._secrets.add(value.replace(_BORDER, ""))
             return "<secret>"
-        name = re.match(
-            _HOST if kind == "host" and sure else _DISTINCT_HOST if kind == "host" else r"[\w.-]+", value
-        )
-        after = value[name.end() : name.end() + 1] if name else ""
-        if not name or not (sure or kind == "host") or after in ("(", "[") or _EXPRESSION.match(value):
+        pattern = r"[\w.-]+" if kind == "user" else _HOST if sure else _DISTINCT_HOST
+        name = re.match(pattern, value) if sure or kind == "host" else None
+        if name is None or _IPV4.fullmatch(name.group()) or _EXPRESSION.match(value):
             return value
-        if _IPV4.fullmatch(name.group()):
+        if value[name.end() : name.end() + 1] in ("(", "["):  # a call, or a node list
             return value
         return self._number(kind, name.group()) + value[name.end() :]
 
     def _found(self, kind: str, match: re.Match[str]) -> str:
         before, value, after = _around(match)
-        return before + ("<secret>" if kind == "secret" else self._number(kind, value)) + after
+        if kind in _ALL_ALIKE:
+            return f"{before}<{kind}>{after}"
+        if kind == "hosts":
+            self._nodes(value)
+            if "[" not in value:  # each is replaced when all is read
+                return match.group()
+        return before + self._number(kind, value) + after
 
     def _host_found(self, match: re.Match[str]) -> str:
-        return self._number("host", match.group())
-
-    def _nodes_found(self, match: re.Match[str]) -> str:
-        before, value, after = _around(match)
-        self._nodes(value)
-        return before + (self._number("hosts", value) if "[" in value else value) + after
+        value = match.group()
+        part = _is_part_of_a_name(match) and not re.fullmatch(_DISTINCT_HOST, value)
+        return value if part else self._number("host", value)
 
     def _nodes(self, words: str) -> None:
         """Knows the hosts of a node list, `gpu[01-03,7],login1`, or of a DeepSpeed filter, `a-1:0,1@b-2`."""
@@ -364,11 +465,14 @@ class Redactor:
     def _ipv4_found(self, match: re.Match[str]) -> str:
         text, value = match.string, match.group()
         before, after = text[max(0, match.start() - 48) : match.start()], text[match.end() : match.end() + 12]
-        first, second = (int(octet) for octet in value.split(".")[:2])
-        if _NOBODYS_ADDRESS.match(value):
+        first, second, third, fourth = map(int, value.split("."))
+        if (
+            re.match("[A-Za-z0-9.]", before[-1:])
+            or max(first, second, third, fourth) > 255
+            or _NOBODYS_ADDRESS.match(value)
+        ):
             return value
-        told = _BEFORE_ADDRESS.search(before) or _AFTER_ADDRESS.match(after)
-        if not (told or ("address", value) in self._stand_ins):
+        if not (_BEFORE_ADDRESS.search(before) or _AFTER_ADDRESS.match(after)):
             version = value in self._versions or _BEFORE_VERSION.search(before)
             private = (first, second) == (192, 168) or (first == 172 and 16 <= second < 32)
             if first < 20 and (first != 10 or value == text):
@@ -392,14 +496,13 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without them."""
-        self._read(text)
-        self._look_everywhere()
-        return self._replaced(text)
+        return str(self.value(text))
 
     def value(self, value: Any) -> Any:
         """The same for every string in a JSON value. Of keys only secrets: names of packages stay."""
+        self._replaced = self._read
         self._value(value)
-        self._look_everywhere()
+        self._know()
         return self._value(value)
 
     def struct(self, value: S) -> S:
@@ -429,7 +532,7 @@ class Redactor:
             return key
         if "/" in key:
             return self._replaced(key)
-        return _TOKEN.sub("<token>", self._secret.sub("<secret>", self._long_secret.sub("<secret>", key)))
+        return self._apply(_TOKENS, self._without_secrets(key), key.lower())
 
     def _item(self, key: Any, item: Any) -> Any:
         kind = _kind_of(key) if isinstance(key, str) and isinstance(item, str) else None
@@ -445,15 +548,23 @@ class Redactor:
         changes = {
             name: self._value(getattr(value, name)) for name in value.__struct_fields__ if name not in kept
         }
+        if isinstance(value, Packages):  # of one's own they may have one's own name
+            changes["installed"] = {self._replaced(key): it for key, it in changes["installed"].items()}
         if isinstance(value, Fix):  # a shell knows ~ only at the beginning of a word
             changes["preview"] = re.sub(r"(?<=[=\"/])~(?=/|\b)|(?<=-[IL])~(?=/)", "$HOME", changes["preview"])
         return msgspec.structs.replace(value, **changes)
 
 
-def _any_of(values: Iterable[str], before: str = "", after: str = "") -> re.Pattern[str]:
+def _bordered(text: str) -> str:
+    return _ESCAPE.sub(rf"\g<0>{_BORDER}", text)
+
+
+def _any_of(
+    values: Iterable[str], before: str = "(?<![A-Za-z0-9])", after: str = "(?![A-Za-z0-9])"
+) -> re.Pattern[str]:
     """The values where they stand between these, a longer one before its parts."""
-    found = sorted((re.escape(value) for value in values if value), key=lambda it: (-len(it), it))
-    return re.compile(f"{before}(?:{'|'.join(found)}){after}" if found else r"(?!)")
+    found = sorted((re.escape(_bordered(value)) for value in values if value), key=lambda it: (-len(it), it))
+    return re.compile(f"{before}(?:{'|'.join(found) or '(?!)'}){after}")
 
 
 def _around(match: re.Match[str]) -> Tuple[str, str, str]:
@@ -463,13 +574,17 @@ def _around(match: re.Match[str]) -> Tuple[str, str, str]:
 
 
 def _user_found(match: re.Match[str]) -> str:
+    if _is_part_of_a_name(match):
+        return match.group()
+    return "${USER}" if match.string[match.end() : match.end() + 1] == "_" else "$USER"
+
+
+def _is_part_of_a_name(match: re.Match[str]) -> bool:
+    """Whether it stands in a longer name that is no path: optim.adam, run_adam()."""
     text, start, end = match.string, match.start(), match.end()
-    before, after = text[start - 1 : start] if start else "", text[end : end + 1]
-    if before in ("_", ".") or after == "_":  # a part of a name, unless of a path's
-        word = re.search(r"\S*$", text[max(0, start - 256) : start])
-        if word is None or "/" not in word.group():
-            return match.group()
-    return "${USER}" if after == "_" else "$USER"
+    if not (start and text[start - 1] in "._") and text[end : end + 1] != "_":
+        return False
+    return re.search(r"/\S*$", text[max(0, start - 256) : start]) is None
 
 
 def _is_name(value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -10,7 +11,7 @@ import pkgutil
 import re
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence, Type
+from typing import TYPE_CHECKING, Iterable, Iterator, NamedTuple, Sequence, Type
 
 from llm_doctor.check import HEADINGS, TOPICS, Check
 
@@ -133,10 +134,21 @@ def _entry_points() -> list[EntryPoint]:
         return []
     import importlib.metadata
 
-    if sys.version_info >= (3, 10):
-        return sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
-    points = importlib.metadata.entry_points().get(GROUP, ())
-    return sorted(set(points), key=lambda point: point.name)
+    points: Iterable[EntryPoint]
+    try:
+        if sys.version_info >= (3, 10):
+            points = importlib.metadata.entry_points(group=GROUP)
+        else:
+            points = set(importlib.metadata.entry_points().get(GROUP, ()))
+    except Exception:  # one damaged file among all that are installed: the others are read without it
+        points = [it for each in importlib.metadata.distributions() for it in _points_of(each)]
+    return sorted(points, key=lambda point: point.name)
+
+
+def _points_of(distribution: Distribution) -> list[EntryPoint]:
+    with contextlib.suppress(Exception):
+        return [point for point in distribution.entry_points if point.group == GROUP]
+    return []
 
 
 def _may_have_plugins(folder: str) -> bool:

@@ -13,13 +13,16 @@ from typing import Any, Dict, List, Optional
 
 import msgspec
 
+from llm_doctor import cache
 from llm_doctor.model import SCHEMA, Facts, Report
+from llm_doctor.render.json import encoded
 
 KEPT = 50
 """How many reports of each node are kept."""
-SIZE_LIMIT = 64 << 20
-"""Bytes of a report that is read; real ones have a tenth of a megabyte."""
+SIZE_LIMIT = 32 << 20
+"""Bytes of a report that is read; real ones have a tenth of a megabyte, one with 200 findings a whole one."""
 _DEPTH = 64
+_NUMBER = 1 << 64
 
 
 class BadReport(ValueError):
@@ -36,11 +39,20 @@ class _Problem(msgspec.Struct, frozen=True, kw_only=True):
     column: Optional[int]
 
 
+class _Launch(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    line: int
+    launcher: str
+    program: Optional[str]
+    processes_per_node: Optional[int]
+    nodes: Optional[int]
+
+
 class _Workload(msgspec.Struct, frozen=True, kw_only=True):
     """What every reader of a report's workload counts on."""
 
     files: List[str]
-    launches: List[Dict[str, Any]]
+    launches: List[_Launch]
     problems: List[_Problem]
 
 
@@ -89,8 +101,7 @@ def _json(data: bytes) -> Any:
         raise BadReport("it is nested too deeply to be a report") from error
     except (msgspec.DecodeError, ValueError) as error:
         raise BadReport(_not_json(data, str(error))) from error
-    if _deeper_than(raw, _DEPTH):
-        raise BadReport("it is nested too deeply to be a report")
+    _limit(raw)
     return raw
 
 
@@ -107,14 +118,17 @@ def _not_json(data: bytes, why: str) -> str:
     return f"it is not JSON: {what} in line {line}, column {column}"
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def _limit(value: Any) -> None:
+    """Raises BadReport for what no report holds, and no format could draw."""
     level: List[Any] = [value]
-    for _ in range(limit):
+    for _ in range(_DEPTH):
         inner = (it.values() if isinstance(it, dict) else it for it in level if isinstance(it, (dict, list)))
         level = [item for items in inner for item in items]
+        if any(isinstance(it, int) and abs(it) > _NUMBER for it in level):
+            raise BadReport("it holds a number that is too large for a report")
         if not level:
-            return False
-    return True
+            return
+    raise BadReport("it is nested too deeply to be a report")
 
 
 def _other_schema(schema: str) -> str:
@@ -142,19 +156,9 @@ def _one_line(text: str, limit: int = 160) -> str:
 # --- The store -------------------------------------------------------------------------------------
 
 
-def store() -> Path:
-    """Where reports are kept. Raises OSError where there is no home folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or ""
-    try:
-        root = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
-    except RuntimeError as error:
-        raise OSError("there is no home folder, nor XDG_CACHE_HOME") from error
-    return root / "llm-doctor" / "reports"
-
-
 def save(report: Report) -> Path:
     """Keeps a report of this node. Raises OSError, whose text says which folder, and why."""
-    folder = store()
+    folder = cache.folder("reports")
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     path = folder / f"{now}-{_node()}.json"
     draft = folder / f".{path.name}.{os.getpid()}"
@@ -163,7 +167,7 @@ def save(report: Report) -> Path:
         folder.chmod(0o700)  # a former one may be of another mode, or of somebody else
         try:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-                stream.write(msgspec.json.encode(report))
+                stream.write(encoded(report))
             draft.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -180,7 +184,7 @@ def save(report: Report) -> Path:
 def latest(count: int) -> List[Path]:
     """The last reports of this node, the newest last; fewer where there are no more."""
     with contextlib.suppress(OSError):
-        return sorted(store().glob(f"[0-9]*-{_node()}.json"))[-count:]
+        return sorted(cache.folder("reports").glob(f"[0-9]*-{_node()}.json"))[-count:]
     return []
 
 

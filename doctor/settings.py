@@ -78,10 +78,11 @@ def _of_file(host: Host, path: str) -> Settings | None:
         import tomli as tomllib
     try:
         root: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is another error than any other
         raise BadSettings(f"{path}: {error}") from error
     if os.path.basename(path) == "pyproject.toml":
-        root = root.get("tool", {}).get("llm-doctor")
+        tool = root.get("tool")
+        root = tool.get("llm-doctor") if isinstance(tool, dict) else None
     if not isinstance(root, dict):
         return None
     found: dict[str, Any] = {"path": path}

@@ -13,6 +13,7 @@ from typing import List, NamedTuple, Sequence, Tuple
 
 import msgspec
 
+from llm_doctor import cache
 from llm_doctor.fixes.apply import Change, WriteError, write
 
 KEPT = 20
@@ -45,9 +46,7 @@ class Restored(NamedTuple):
 
 def store() -> Path:
     """Where records are kept: the doctor's own cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or ""
-    root = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
-    return root / "llm-doctor" / "undo"
+    return cache.folder("undo")
 
 
 def keep(changes: Sequence[Change]) -> Path:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Mapping
 
 import jsonschema
 import pytest
+from false_node import Driver
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a developer's shell has set must not choose the patient.
@@ -116,6 +117,15 @@ def compile_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, 
         return folder
 
     return compile_
+
+
+@pytest.fixture(scope="session")
+def false_driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    """Plays the nodes of tests/nodes: `false_driver.play("v100")` is the environment of one."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    return Driver(compiler, tmp_path_factory.mktemp("nodes"))
 
 
 def processes_with(marker: str) -> list[int]:

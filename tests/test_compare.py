@@ -211,7 +211,7 @@ def test_a_later_minor_version_may_say_more_and_an_earlier_one_less() -> None:
             b'{"schema": "llm-doctor/report/v1"}',
             "it is not a whole llm-doctor/report/v1: Object missing required field `doctor`",
         ),
-        (b" " * (saved.SIZE_LIMIT + 1), "it is larger than 64 MiB, and so not a report"),
+        (b" " * (saved.SIZE_LIMIT + 1), "it is larger than 32 MiB, and so not a report"),
     ],
     ids=lambda value: None if isinstance(value, bytes) else str(value)[:40],
 )
@@ -227,6 +227,12 @@ def test_a_report_with_a_field_of_another_kind_names_the_field() -> None:
     plain = raw()
     plain["workload"] = {"files": "train.py"}
     assert "Expected `array`, got `str` - at `$.files`" in complaint(json.dumps(plain).encode())
+    plain = raw()
+    plain["workload"] = {"files": [], "launches": [{"launcher": "torchrun"}], "problems": []}
+    assert "missing required field `path` - at `$.launches[0]`" in complaint(json.dumps(plain).encode())
+    plain = raw()
+    plain["facts"]["gpus"]["value"]["gpus"][0]["memory_total_bytes"] = 10**400
+    assert complaint(json.dumps(plain).encode()) == "it holds a number that is too large for a report"
     plain = raw()
     plain["facts"]["gpus"]["value"] = None
     assert "no value of a fact that is ok - at `$.facts.gpus`" in complaint(json.dumps(plain).encode())
@@ -465,7 +471,7 @@ def test_differences_come_by_how_suspicious_they_are() -> None:
         "GPU 3 NVIDIA H100 (9.0) is gone",
         "GPU 0-2, 4-7 ECC on -> off",
         "NCCL_IB_DISABLE=1 is new",
-        "locked memory limit none -> 64 KiB",
+        "locked memory limit unlimited -> 64 KiB",
         "free room on /scratch 500 GiB -> 1 GiB",
         "mount /scratch ext4 -> ext4, read-only",
         "idna 3.9 -> 3.10",

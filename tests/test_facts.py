@@ -239,7 +239,9 @@ def sick_patient(*arguments: str, env: dict[str, str | None] | None = None) -> d
     assert done.returncode == report["exit_code"] == 3
     assert report["verdict"] == "incomplete"
     assert report["facts"]["system"]["status"] == "ok", "the node's facts are still reported"
-    assert {check["outcome"] for check in report["checks"]} == {"skipped"}
+    of_node = {"memory-cgroup-smaller-than-host", "open-files-limited", "shared-memory-too-small"}
+    judged = {check["name"] for check in report["checks"] if check["outcome"] != "skipped"}
+    assert judged <= of_node | {"stale-extension-lock"}, "nothing of the patient is judged"
     return report
 
 

@@ -32,6 +32,8 @@ from llm_doctor.model import (
     GpuProcess,
     Gpus,
     HfCaches,
+    Limit,
+    Limits,
     Model,
     Mount,
     Mounts,
@@ -41,7 +43,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
-from llm_doctor.render import html
+from llm_doctor.render import html, markdown, text
 
 GIB = 1 << 30
 VOID = {"meta", "input"}
@@ -531,3 +533,24 @@ def test_a_link_in_a_notebooks_frame_stays_in_the_frame(browser: Browser, page: 
     link = "document.querySelector('iframe').contentDocument.querySelector('nav a')"
     followed = browser.says(f"{link}.dispatchEvent(new MouseEvent('click', {{cancelable: true}}))")
     assert followed is False  # else the browser would load the notebook into the frame
+
+
+def test_a_limit_without_an_end_is_called_so_in_every_format_that_tells_limits() -> None:
+    limits = Limits(
+        locked_memory_bytes=Limit(soft=None, hard=None),
+        open_files=Limit(soft=1024, hard=None),
+        processes=Limit(soft=None, hard=None),
+    )
+    it = node(limits=limits)
+    for drawn in (
+        html.render(it),
+        markdown.render(it),
+        text.render(it, width=200, color=False, verbose=True),
+    ):
+        told = re.sub(r"<[^>]*>|\s+", " ", drawn)
+        for words in (
+            r"locked_memory:? +hard unlimited, soft unlimited",
+            r"open_files:? +hard unlimited, soft 1024",
+            r"processes:? +hard unlimited, soft unlimited",
+        ):
+            assert re.search(words, told), told

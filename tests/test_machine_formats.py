@@ -16,11 +16,26 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_render import report
+from test_compare import ANYTHING, leaves, raw
+from test_render import ERROR, report
 
-from llm_doctor import registry
+from llm_doctor import formats, registry, saved
 from llm_doctor.fixes.apply import Workbench
-from llm_doctor.model import CheckResult, Edit, Finding, Fix, Patient, Report, Subject
+from llm_doctor.model import (
+    Arm,
+    CheckResult,
+    Edit,
+    Fact,
+    Finding,
+    Fix,
+    Patient,
+    Proof,
+    Replacement,
+    Report,
+    Subject,
+    TrialCase,
+    TrialResult,
+)
 from llm_doctor.render import github, junit, sarif
 
 JOB = Path(__file__).parent / "workloads" / "deepspeed_job"
@@ -94,11 +109,19 @@ def reports(draw: st.DrawFn) -> Report:
     """Reports of which every text is anything."""
     text = st.text(max_size=30)
     path = draw(text)
-    edit = Edit(
-        action="rename-key", path=path, line=draw(st.integers(1, 99)), name=draw(text), text=draw(text)
+    number = st.integers(-2, 99)
+    edit = Edit(action="rename-key", path=path, line=draw(number), name=draw(text), text=draw(text))
+    place = {name: draw(number) for name in ("line", "column", "end_line", "end_column")}
+    replacement = draw(st.just(()) | st.just((Replacement(path=draw(text), text=draw(text), **place),)))
+    fix = Fix(
+        title=draw(text),
+        kind="edit",
+        applicability="safe",
+        preview=draw(text),
+        edits=(edit,),
+        replacements=replacement,
     )
-    fix = Fix(title=draw(text), kind="edit", applicability="safe", preview=draw(text), edits=(edit,))
-    subject = {"kind": draw(text), "path": path, "line": draw(st.integers(0, 99)), "package": draw(text)}
+    subject = {"kind": draw(text), "path": path, "package": draw(text), **place}
     severity = draw(st.sampled_from(("error", "warning", "note")))
     found = finding(severity, draw(text), fix, subject=subject, url=draw(text))
     outcome = draw(st.sampled_from(("pass", "findings", "skipped", "crashed", "timeout")))
@@ -109,6 +132,19 @@ def reports(draw: st.DrawFn) -> Report:
         checks=(check(draw(text), outcome, found, reason=draw(st.none() | text)),),
         workload={"files": files, "launches": [], "problems": [problem]},
     )
+
+
+def changed_anywhere(plain: Any) -> st.SearchStrategy[bytes]:
+    """A report of which one value is anything."""
+
+    def changed(path: tuple[Any, ...], value: Any) -> bytes:
+        inner = copy = json.loads(json.dumps(plain))
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        return json.dumps(copy).encode()
+
+    return st.builds(changed, st.sampled_from(leaves(json.loads(json.dumps(plain)))[1:]), ANYTHING)
 
 
 # --- SARIF --------------------------------------------------------------------------------------------
@@ -209,41 +245,101 @@ def test_the_same_finding_keeps_its_fingerprint_when_lines_and_numbers_change() 
     assert len(set(prints(3, 17))) == 3
 
 
-def test_every_fix_of_a_job_does_what_llm_doctor_fix_does(
-    doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+SCRIPT = """\
+from peft import LoraConfig, get_peft_model, prepare_model_for_int8_training
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+x = "\u00e9\U0001f600"; model = AutoModelForCausalLM.from_pretrained(x, load_in_8bit=True, torch_dtype="auto")
+model = prepare_model_for_int8_training(model)
+model = get_peft_model(model, LoraConfig(r=8))
+arguments = TrainingArguments(
+    "out",
+    evaluation_strategy="steps",
+    no_cuda=False,  # as ever
+    fp16=True,
+)
+Trainer(model, args=arguments, tokenizer=None).train()"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("stack", "fixes"),
+    [
+        ("transformers=5.23.0 peft=0.21.2 deepspeed=0.19.8", 11),
+        ("transformers=4.29.2 peft=0.3.0 deepspeed=0.9.2", 4),
+    ],
+)
+def test_every_fix_does_what_llm_doctor_fix_does(
+    doctor: Callable[..., Any], tmp_path: Path, stack: str, fixes: int, newline: str
 ) -> None:
-    monkeypatch.chdir(JOB)
-    stack = ("--assume", "transformers=5.23.0", "--assume", "deepspeed=0.19.8")
-    done = doctor("run", "--no-probes", *stack, "--format", "json", "job.sbatch")
-    examined = msgspec.json.decode(done.stdout, type=Report)
-    results = iter(sarif_run(examined)["results"])
+    for name, text in [*((it.name, it.read_text()) for it in JOB.iterdir()), ("lora.py", SCRIPT)]:
+        (tmp_path / name).write_bytes(newline.join(text.split("\n")).encode())
+    assumed = [word for it in stack.split() for word in ("--assume", it)]
+    outputs = ("--output", "r.json", "--output", "r.sarif")
+    doctor("run", "--no-probes", *assumed, *outputs, "job.sbatch", "lora.py", cwd=tmp_path)
+    examined = msgspec.json.decode((tmp_path / "r.json").read_bytes(), type=Report)
+    run = json.loads((tmp_path / "r.sarif").read_text())["runs"][0]
+    assert run == sarif_run(examined)
+    results = iter(run["results"])
     made = 0
     for found in (found for result in examined.checks for found in result.findings):
-        fixes = {it["description"]["text"]: it for it in next(results).get("fixes", ())}
-        for fix in found.fixes:
-            drawn = fixes.get(f"{fix.title} ({fix.applicability}, not tried here).")
-            if drawn is not None:
-                workbench = Workbench()
-                workbench.try_fix(fix.edits)
-                changed = {Path(it.path).name: it.after.decode() for it in workbench.changes()}
-                assert dict(map(applied, drawn["artifactChanges"])) == changed
-                made += 1
-    assert made >= 2
+        drawn = {it["description"]["text"]: it for it in next(results).get("fixes", ())}
+        for fix in (it for it in found.fixes if it.edits):
+            workbench = Workbench()
+            edits = [msgspec.structs.replace(it, path=str(tmp_path / it.path)) for it in fix.edits]
+            workbench.try_fix(edits)
+            changed = {Path(it.path).name: it.after.decode() for it in workbench.changes()}
+            changes = drawn[f"{fix.title} ({fix.applicability}, not tried here)."]["artifactChanges"]
+            assert dict(applied(change, tmp_path) for change in changes) == changed
+            made += 1
+    assert made == fixes
 
 
-def applied(change: dict[str, Any]) -> tuple[str, str]:
-    """A file's name and its text after a SARIF change."""
-    path = Path(unquote(change["artifactLocation"]["uri"]))
-    lines = path.read_text().splitlines(keepends=True)
-    for replacement in change["replacements"]:
+def applied(change: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """A file's name and its text after a SARIF change, whose places are those of the file before it."""
+    path = folder / unquote(change["artifactLocation"]["uri"])
+    text = path.read_bytes().decode()
+    starts = [0, *(found.end() for found in re.finditer("\n", text))]
+    for replacement in reversed(change["replacements"]):
         region = replacement["deletedRegion"]
-        line = lines[region["startLine"] - 1]
-        text = line[: region["startColumn"] - 1] + replacement["insertedContent"]["text"]
-        lines[region["startLine"] - 1] = text + line[region["endColumn"] - 1 :]
-    return path.name, "".join(lines)
+        start = starts[region["startLine"] - 1] + region["startColumn"] - 1
+        end = starts[region.get("endLine", region["startLine"]) - 1] + region["endColumn"] - 1
+        text = text[:start] + replacement["insertedContent"]["text"] + text[end:]
+    return path.name, text
 
 
-def test_a_fix_that_takes_knowing_the_file_is_told_in_words() -> None:
+def test_a_fix_changes_nothing_but_the_words_that_it_is_about(
+    doctor: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "lora.py").write_text(SCRIPT, encoding="utf-8")
+    stack = ("--assume", "transformers=5.23.0", "--assume", "peft=0.21.2")
+    done = doctor("run", "--no-probes", *stack, "--format", "sarif", "lora.py", cwd=tmp_path)
+    results = json.loads(done.stdout)["runs"][0]["results"]
+    (renamed,) = (it for it in results if "eval_strategy" in it["message"]["text"])
+    place = renamed["locations"][0]["physicalLocation"]["region"]
+    assert place == {"startLine": 9, "startColumn": 5, "endColumn": 32}
+    assert renamed["fixes"][0]["artifactChanges"][0]["replacements"] == [
+        {
+            "deletedRegion": {"startLine": 9, "startColumn": 5, "endColumn": 24},
+            "insertedContent": {"text": "eval_strategy"},
+        }
+    ]
+
+
+def test_no_stand_in_is_written_into_a_file(doctor: Callable[..., Any], tmp_path: Path) -> None:
+    text = SCRIPT.replace("torch_dtype", 'token="hf_' + "a1B2" * 8 + 'xy", torch_dtype')
+    (tmp_path / "lora.py").write_text(text, encoding="utf-8")
+    stack = ("--assume", "transformers=5.23.0", "--assume", "peft=0.21.2")
+    fixed = {}
+    for option in ((), ("--no-redact",)):
+        done = doctor("run", "--no-probes", *stack, *option, "--format", "sarif", "lora.py", cwd=tmp_path)
+        assert ("hf_" in done.stdout) is bool(option)
+        results = json.loads(done.stdout)["runs"][0]["results"]
+        fixed[bool(option)] = sum("fixes" in it for it in results)
+    assert fixed[True] == fixed[False] + 1
+
+
+def test_without_the_file_a_word_for_a_word_is_replaced_and_the_rest_told() -> None:
     def drawn(action: Any, path: str = "a.py", **changes: Any) -> Any:
         edit = Edit(action=action, path=path, line=1, name="a.b", text="c")
         fix = Fix(
@@ -269,6 +365,27 @@ def test_a_fix_that_takes_knowing_the_file_is_told_in_words() -> None:
     assert drawn("insert-after") is None and drawn("rename-keyword", "a.ipynb") is None
     assert drawn("rename-keyword", applicability="manual") is None
     assert drawn("rename-keyword", verified=False) is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({"line": 3, "column": 5, "end_line": 3, "end_column": 9}, (3, 5, None, 9)),
+        ({"line": 3, "column": 5, "end_line": 7, "end_column": 2}, (3, 5, 7, 2)),
+        ({"line": 3, "column": 5, "end_line": 3, "end_column": 4}, (3, 5, None, None)),
+        ({"line": 3, "end_line": 3, "end_column": 4}, (3, None, None, None)),
+        ({"line": 3, "column": -1}, (3, None, None, None)),
+        ({"line": -3, "column": 5}, None),
+        ({}, None),
+    ],
+)
+def test_a_place_is_told_as_far_as_it_is_known(given_: dict[str, int], expected: Any) -> None:
+    found = finding("error", "m", subject={"path": "a.py", **given_})
+    workload = {"files": ["a.py"], "launches": [], "problems": []}
+    run = sarif_run(report(checks=(check("c", "findings", found),), workload=workload))
+    region = run["results"][0]["locations"][0]["physicalLocation"].get("region")
+    keys = ("startLine", "startColumn", "endLine", "endColumn")
+    assert (region and tuple(map(region.get, keys))) == expected
 
 
 @given(reports())
@@ -326,6 +443,7 @@ proof: seen to happen</failure></testcase>
 <testcase classname="llm-doctor.nccl" name="gpu-arch-not-in-wheel" time="0.250">\
 <system-out>note: all is well
 proof: read from the machine, not tried</system-out></testcase>
+<system-err>Not examined: a,b.json:3:7: 100% wrong: no JSON</system-err>
 </testsuite>
 </testsuites>
 """
@@ -345,6 +463,30 @@ def test_a_junit_reader_reads_it() -> None:
         "gpu-arch-not-in-wheel": [],
     }
     assert {it.name: it.value for it in suite.properties()}["torch"] == "2.9.0+cu128"
+
+
+def test_what_was_noted_and_tried_is_the_output_of_a_check() -> None:
+    reader = pytest.importorskip("junitparser", reason="junitparser is not installed")
+    (suite,) = reader.JUnitXml.fromstring(junit.render(report()).encode())
+    (case,) = (case for case in suite if case.name == "lora-without-input-grads")
+    noted, tried = case.system_out.split("\n\n")
+    assert noted.startswith("note: LoRA, checkpointing after-wrapping, reentrant: backward raises\nproof: ")
+    assert tried == (
+        "trial lora-without-input-grads on cuda:0: reproduced, 0.2 s\n"
+        "order=after-wrapping, use_reentrant=yes, modules_to_save=no: reproduced; "
+        f"broken raised ({ERROR}); fixed passed"
+    )
+
+
+def test_a_patient_that_could_not_be_examined_is_an_error() -> None:
+    reader = pytest.importorskip("junitparser", reason="junitparser is not installed")
+    lost = Patient(python="/nowhere/python", version=None, chosen_by="--python")
+    gone = Fact[Any](status="unavailable", source="python", seconds=0.0, reason="it does not exist")
+    facts = msgspec.structs.replace(report().facts, python=gone)
+    (suite,) = reader.JUnitXml.fromstring(junit.render(report(patient=lost, facts=facts, checks=())).encode())
+    (case,) = suite
+    assert (suite.tests, suite.errors, case.name) == (1, 1, "patient")
+    assert case.result[0].message == "The patient could not be examined: it does not exist"
 
 
 def test_the_worst_of_many_findings_speaks_for_the_check() -> None:
@@ -430,4 +572,46 @@ def test_workflow_commands_of_anything_are_read_back(it: Report) -> None:
     drawn = commands(github.render(it))
     name = {"error": "error", "warning": "warning", "note": "notice"}[it.checks[0].findings[0].severity]
     message = it.checks[0].findings[0].message
-    assert any(said[0] == name and said[2].startswith(message) for said in drawn)
+    assert any(said[0] == name and said[2].startswith(github.tame(message)) for said in drawn)
+
+
+# --- All formats --------------------------------------------------------------------------------------
+
+
+def drawn_in_all_formats(it: Report) -> dict[str, str]:
+    return {name: formats.renderer(name, width=80, color=False, verbose=True)(it) for name in formats.FORMATS}
+
+
+@given(st.sampled_from((msgspec.to_builtins(job_report()), raw())).flatmap(changed_anywhere))
+@settings(max_examples=200, deadline=None)
+def test_a_report_that_is_read_can_be_drawn(data: bytes) -> None:
+    try:
+        it = saved.read_report(data)
+    except saved.BadReport:
+        return
+    for text in drawn_in_all_formats(it).values():
+        text.encode()
+
+
+def test_nothing_of_a_report_steers_a_terminal() -> None:
+    said = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eback\x00"
+    arm = Arm(outcome="raised", error=said, measured={"a": said})
+    case = TrialCase(combination={"a": said}, status="reproduced", broken=arm)
+    trial = TrialResult(name="t", device=said, status="reproduced", seconds=1, reason=said, cases=(case,))
+    found = finding(
+        "error", said, subject={"path": said}, proof=Proof(trial="t", status="refuted", case=case)
+    )
+    it = report(
+        patient=Patient(python=said, version="3", chosen_by=said),
+        checks=(
+            check("c", "findings", found, trials=(trial,)),
+            check("d", "skipped", reason=said),
+            check("e", "pass", trials=(trial,)),
+        ),
+    )
+    drawn = drawn_in_all_formats(it)
+    coloured = formats.renderer("text", width=80, color=True)(it)
+    drawn["text in colour"] = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert coloured != drawn["text in colour"]
+    for name in ("text", "text in colour", "html", "markdown"):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", drawn[name]), name

@@ -128,6 +128,28 @@ def test_a_plugins_check_is_listed_and_documented(python: Path) -> None:
     assert "Ask the desk." in doctor(python, "explain", "cluster-quota").stdout
 
 
+def test_a_plugins_checks_are_completed_and_not_loaded(python: Path) -> None:
+    def completed(line: str) -> set[str]:
+        words = line.split(" ")
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        done = subprocess.run(
+            [str(python), "-v", "-m", "llm_doctor"],
+            env={**NEUTRAL, **asked, "_LLM_DOCTOR_COMPLETE": "bash_complete"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "import 'cluster_doctor" not in done.stderr
+        assert done.returncode == 0
+        return {it.partition(",")[2] for it in done.stdout.splitlines()}
+
+    for line in ("explain ", "run --only ", "run --skip ", "fix --only "):
+        names = completed(f"llm-doctor {line}")
+        assert {"bf16-unsupported", "cluster-quota", "broken-quota", "leaving-quota"} <= names
+        assert not any("cluster_doctor" in it for it in names)
+    assert completed("llm-doctor explain cluster-") == {"cluster-quota"}
+
+
 def test_a_plugins_check_is_run_with_its_own_trial(python: Path) -> None:
     done = doctor(python, "run", "--only", "cluster-quota", "--format", "json", "--python", str(python))
     (check,) = report_of(done)["checks"]

@@ -102,12 +102,29 @@ SITUATIONS = {
     "node-list": ("#SBATCH --nodelist=", drawn("qq[a-z]{6}\\[0[1-4]-16\\]"), ""),
     "include": ("deepspeed --include ", drawn("qq[a-z]{6}-[0-9]"), ":0,1@other-2 train.py"),
     "serial": ("Serial Number : ", drawn("13[0-9]{11}"), ""),
+    "script-environ": ('os.environ["MY_TOKEN"] = "', drawn(f"{WORD}{{12}}"), '"'),
+    "script-setdefault": ("setdefault('MY_TOKEN', '", drawn(f"{WORD}{{11}}[0-9]"), "')"),
+    "dockerfile": ("ENV MY_TOKEN ", drawn(f"{WORD}{{11}}[0-9]"), "\n"),
+    "kubernetes": ("- name: MY_TOKEN\n  value: ", drawn(f"{WORD}{{11}}[0-9]"), "\n"),
+    "windows": ("C:\\Users\\", drawn("zz[a-z]{6}"), "\\miniconda3"),
+    "users-home": ("/home/users/", drawn("zz[a-z]{6}"), "/env"),
+    "prompt-user": ("(base) ", drawn("zz[a-z]{6}"), "@login:~/x$ python"),
+    "prompt-host": ("[zoe@", drawn("qq[a-z]{6}"), " x]$ python"),
+    "torchrun": ("  host      : ", drawn("qq[a-z]{6}"), "\n  rank      : 0"),
+    "uname": ("Linux ", drawn("qq[a-z]{6}"), " 6.8.0-45-generic #45-Ubuntu SMP x86_64"),
+    "pdsh": ("", drawn("qq-[a-z]{6}-[0-9]"), ": Traceback (most recent call last):"),
+    "gid": ("localGid fe80:: remoteGids", drawn("fd00:[1-9]{4}:9000:5000:4:200:3:ff1f"), ""),
+    "port-guid": ("node_guid: ", drawn("b8[1-9]{2}:9f03:00fb:8a4e"), ""),
     "mail": ("#SBATCH --mail-user=", drawn("qq[a-z]{6}@example\\.org"), ""),
 }
 OWN = (
     *(HOME, USER, HOST, f"{HOST}.{DOMAIN}", f"dgx-node-12.{DOMAIN}", "dgx-node-12", "a100-03", "login-3"),
     *(HF_TOKEN, PASSWORD, "203.0.113.9", "198.51.100.7", "198.51.100.8"),
 )
+
+ESCAPES = ("\\n", "\\t", "%20", "\x1b[1;31m", "\\x1b[0m", "\\u001b[1m")
+BEFORE = ("", "x ", "a=", '"', "'", "(", "[", "<", "/opt/", "f: ", "=", "--x=", "é", *ESCAPES)
+BEHIND = ("", " y", '"', "'", ")", "]", ">", "/lib", ":", ",", "\n", ";", ": e", *ESCAPES)
 
 
 @st.composite
@@ -119,13 +136,7 @@ def planted(draw: Any) -> tuple[str, str]:
         secret = draw(shape)
         return f"{before}{secret}{after}", secret
     secret = draw(st.sampled_from(OWN)) if which == "own" else draw(SHAPES[which])
-    before = draw(
-        st.sampled_from(["", "x ", "a=", '"', "'", "(", "[", "/opt/", "f: ", "\\n", "=", "--x=", "é"])
-    )
-    after = draw(st.sampled_from(["", " y", '"', "'", ")", "]", "/lib", ":", ",", "\n", ";", ": e"]))
-    if which in ("mac", "ipv6", "own") and before == "\\n":
-        before = " "
-    return f"{before}{secret}{after}", secret
+    return f"{draw(st.sampled_from(BEFORE))}{secret}{draw(st.sampled_from(BEHIND))}", secret
 
 
 # --- Every field of a report and of a triage ----------------------------------------------------------------
@@ -205,7 +216,7 @@ def readable(text: str) -> str:
     return "\n".join([text, plain, unescaped, unquote(plain)])
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(planted(), min_size=1, max_size=4))
 def test_no_format_shows_what_is_planted_anywhere(plants: list[tuple[str, str]]) -> None:
     text = "\n".join(text for text, _ in plants)
@@ -216,7 +227,7 @@ def test_no_format_shows_what_is_planted_anywhere(plants: list[tuple[str, str]])
             assert secret not in readable(page), name
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(planted())
 def test_nothing_planted_is_left_and_nothing_more_to_take_out(plant: tuple[str, str]) -> None:
     text, secret = plant
@@ -233,7 +244,7 @@ PIECES = """token = : -- ' " \\ --token hf_ [ ] {{ }} @ :// /home/ ~ . , 10.1.2.
     <host-1> $USER""".split()
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=8).map("".join), st.text(max_size=40)))
 def test_any_text_can_be_redacted(text: str) -> None:
     assert redactor().value([text, text]) == [redactor().text(text)] * 2
@@ -242,7 +253,7 @@ def test_any_text_can_be_redacted(text: str) -> None:
 NUMBERED = ("gpu", "mac", "ipv4", "ipv6")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from(NUMBERED))
 def test_stand_ins_differ_where_values_do(data: Any, which: str) -> None:
     values = data.draw(st.lists(SHAPES[which], min_size=2, max_size=5))

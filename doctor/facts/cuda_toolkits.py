@@ -6,12 +6,13 @@ $CUDA_HOME or $CUDA_PATH, else the folder above the bin of the first nvcc on PAT
 
 from __future__ import annotations
 
+import contextlib
 import os.path
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Iterator
 
-from llm_doctor.host import Host
+from llm_doctor.host import Host, Unavailable
 from llm_doctor.model import CudaToolkits, Packages, Toolkit
 
 SOURCE = "$CUDA_HOME, $CUDA_PATH, PATH, /usr/local, /opt, conda, pip; nvcc -V"
@@ -104,4 +105,15 @@ def _toolkit(host: Host, home: str, found_by: list[str]) -> Toolkit:
         version=version,
         headers=headers,
         problem=problem,
+        newest_gcc=_newest_gcc(host, home),
     )
+
+
+def _newest_gcc(host: Host, home: str) -> int | None:
+    # Every nvcc includes this header first; it refuses a gcc that is newer.
+    for place in ("include", "targets/x86_64-linux/include", "targets/sbsa-linux/include"):
+        with contextlib.suppress(Unavailable):
+            text = host.read(f"{home}/{place}/crt/host_config.h")
+            found = re.search(r"gcc versions later than (\d+) are not supported", text)
+            return int(found.group(1)) if found else None
+    return None

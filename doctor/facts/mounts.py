@@ -26,7 +26,7 @@ _KERNEL = re.compile(
 
 def read(host: Host) -> Mounts:
     """All that files can be stored on. Raises Unavailable where there is no /proc."""
-    found: dict[str, tuple[str, str, bool]] = {}
+    found: dict[str, tuple[str, str, bool, bool]] = {}
     for line in host.read("/proc/self/mountinfo").splitlines():
         # 36 35 98:0 /root /mount/point options [tags] - filesystem device options
         before, _, after = line.partition(" - ")
@@ -36,14 +36,16 @@ def read(host: Host) -> Mounts:
         if fields[4].startswith(("/proc/", "/sys/")):
             continue
         read_only = "ro" in fields[5].split(",") or "ro" in rest[-1].split(",")
-        found[_unescaped(fields[4])] = (rest[0], _unescaped(rest[1]), read_only)  # the last one covers
+        no_exec = "noexec" in fields[5].split(",")
+        # The last one covers.
+        found[_unescaped(fields[4])] = (rest[0], _unescaped(rest[1]), read_only, no_exec)
     disks = host.disks(sorted(found))
     # Containers mount single files, /etc/hosts for one.
     folders = [path for path in sorted(found) if disks.get(path, {}).get("is_folder", True)]
     return Mounts(mounts=tuple(_mount(path, *found[path], disks.get(path, {})) for path in folders))
 
 
-def _mount(path: str, filesystem: str, device: str, read_only: bool, disk: Answer) -> Mount:
+def _mount(path: str, filesystem: str, device: str, read_only: bool, no_exec: bool, disk: Answer) -> Mount:
     return Mount(
         path=path,
         filesystem=filesystem,
@@ -56,6 +58,7 @@ def _mount(path: str, filesystem: str, device: str, read_only: bool, disk: Answe
         inodes=disk.get("inodes"),
         inodes_free=disk.get("inodes_free"),
         problem=disk.get("error"),
+        no_exec=no_exec,
     )
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA's kernel module, and the errors that it wrote to the kernel's log."""
+"""NVIDIA's kernel module, its device nodes and switches, and the errors that it wrote to the kernel's log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import re
 from llm_doctor.host import Host, Unavailable
 from llm_doctor.model import NvidiaModule
 
-SOURCE = "/proc/driver/nvidia, /dev/kmsg"
+SOURCE = "/proc/driver, /dev/nvidia*, /dev/kmsg"
+_NODE = re.compile(r"nvidia(ctl|-uvm|\d+)")
+_PCI_ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_COMPAT = "/usr/local/cuda/compat"
+"""Where the packages cuda-compat-* put their libcuda, as NVIDIA's images have it."""
 
 
 def read(host: Host) -> NvidiaModule:
@@ -26,7 +30,28 @@ def read(host: Host) -> NvidiaModule:
         gpus=tuple(_gpus(host)),
         xid_lines=tuple(xid_lines[-20:]),
         log_problem=problem,
+        device_nodes={
+            f"/dev/{name}": host.usable(f"/dev/{name}") is not False
+            for name in host.names("/dev")
+            if _NODE.fullmatch(name)
+        },
+        uvm_loaded=host.exists("/sys/module/nvidia_uvm"),
+        makes_nodes=host.exists("/usr/bin/nvidia-modprobe"),  # the very path that libcuda starts
+        nvswitches=tuple(_nvswitches(host)),
+        fabric_manager=host.runs("nv-fabricmanager"),
+        compat_libraries=tuple(
+            f"{_COMPAT}/{name}" for name in host.names(_COMPAT) if re.fullmatch(r"libcuda\.so\.\d+\..+", name)
+        ),
     )
+
+
+def _nvswitches(host: Host) -> list[str]:
+    """PCI addresses of the NVSwitches that the module drives."""
+    for folder in ("/proc/driver/nvidia-nvswitch/devices", "/sys/bus/pci/drivers/nvidia-nvswitch"):
+        found = [name for name in host.names(folder) if _PCI_ADDRESS.fullmatch(name)]
+        if found:
+            return found
+    return []
 
 
 def _gpus(host: Host) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 import msgspec
 
@@ -28,6 +28,9 @@ class Inventory(msgspec.Struct, frozen=True):
     twice: List[str] = []
     shared_modules: Dict[str, List[str]] = {}
     markers: Dict[str, str] = {}
+    headers: Optional[bool] = None
+    half_removed: List[str] = []
+    left_behind: List[str] = []
 
 
 class Chosen(NamedTuple):
@@ -65,6 +68,7 @@ def interpreter(chosen: Chosen) -> Interpreter:
         implementation=inventory.implementation,
         prefix=inventory.prefix,
         chosen_by=chosen.by,
+        headers=inventory.headers,
     )
 
 
@@ -100,6 +104,8 @@ def requirements(chosen: Chosen) -> Requirements:
         unmet=tuple(unmet),
         shared_modules=tuple(SharedModule(module=m, packages=tuple(p)) for m, p in sorted(shared)),
         twice=tuple(inventory.twice),
+        half_removed=tuple(inventory.half_removed),
+        left_behind=tuple(inventory.left_behind),
     )
 
 

@@ -15,6 +15,7 @@ LIMITS_SOURCE = "/proc/self/limits"
 _TELLING_FLAG = re.compile(
     r"amx_\w+|avx2|avx512f|avx512_(bf16|fp16|vnni)|avx_vnni|bf16|asimdhp|i8mm|sve2?|svebf16"
 )
+_CAP_IPC_LOCK = 14  # linux/capability.h
 _UNLIMITED = 1 << 60
 """Version 1 of cgroups writes the largest page-aligned number where there is no limit."""
 
@@ -69,7 +70,13 @@ def limits(host: Host) -> Limits:
         locked_memory_bytes=limit("Max locked memory"),
         open_files=limit("Max open files"),
         processes=limit("Max processes"),
+        may_lock=_may_lock(host),
     )
+
+
+def _may_lock(host: Host) -> bool | None:
+    found = re.search(r"(?m)^CapEff:\s+([0-9a-f]+)$", _text(host, "/proc/self/status"))
+    return bool(int(found.group(1), 16) >> _CAP_IPC_LOCK & 1) if found else None
 
 
 def _count(ranges: str) -> int:

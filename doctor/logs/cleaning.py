@@ -9,7 +9,7 @@ _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]"
     r"|\[(?:\d{1,3};){0,4}\d{1,3}m"  # pasted without the escape character
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff]")
 _PREFIX = re.compile(
     r"""
       [>\s]*>\s                                                        # quoted in a ticket

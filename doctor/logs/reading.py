@@ -89,13 +89,12 @@ def _opened(path: str) -> IO[bytes]:
         if sys.stdin is None:
             raise Unreadable("standard input is closed")
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    # Looked at before it is opened: opening sets some devices off, a watchdog for one.
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+        raise Unreadable("it is a folder" if stat.S_ISDIR(mode) else "it is a device or socket, not a log")
     # Without blocking: a named pipe that nobody writes to would never open.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
-        return open(descriptor, "rb", buffering=0)
-    os.close(descriptor)
-    raise Unreadable("it is a folder" if stat.S_ISDIR(mode) else "it is a device or socket, not a log")
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
 
 
 def _pieces(path: str, stream: IO[bytes]) -> Iterator[bytes]:

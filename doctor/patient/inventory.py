@@ -15,9 +15,10 @@ import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
 import re  # noqa: E402
+import sysconfig  # noqa: E402
 from typing import Any, Dict, List, Set  # noqa: E402
 
-MODULES = ("torch", "deepspeed", "bitsandbytes", "transformers", "huggingface_hub", "datasets")
+MODULES = ("torch", "deepspeed", "bitsandbytes", "transformers", "huggingface_hub", "datasets", "pynvml")
 NOBODYS = ("test", "tests", "docs", "example", "examples", "scripts", "benchmarks")
 """Top-level names that distributions leave behind by mistake; nobody imports them."""
 
@@ -68,11 +69,34 @@ class Distributions:
                     shared[module] = sorted(names)
         return shared
 
+    def half_removed(self) -> List[str]:
+        """Distributions that are listed and whose modules are all gone: none of their own files is there."""
+        gone = []
+        for name, distribution in self._found.items():
+            files = re.findall(_MODULE_FILE, _text(distribution, "RECORD"))
+            if files and not any(os.path.exists(distribution.locate_file(file)) for file, _ in files):
+                gone.append(name)
+        return sorted(gone)
+
+
+def _left_behind() -> List[str]:
+    """What pip renames before it removes it, and leaves so when it is interrupted: `~orch`."""
+    found: Set[str] = set()
+    for folder in sys.path:
+        try:
+            found.update(name for name in os.listdir(folder or ".") if name.startswith("~"))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+_MODULE_FILE = r"(?m)^(([^/,\s]+?)(?:/__init__\.py|\.py|(?:\.[\w-]+)?\.so)),"
+"""A line of RECORD that is a module's own file, and the module."""
+
 
 def _modules(distribution: Any) -> Set[str]:
     """The modules whose own file is on a distribution's list of files."""
-    pattern = r"(?m)^([^/,\s]+?)(?:/__init__\.py|\.py|(?:\.[\w-]+)?\.so),"
-    return set(re.findall(pattern, _text(distribution, "RECORD")))
+    return {module for _, module in re.findall(_MODULE_FILE, _text(distribution, "RECORD"))}
 
 
 def _text(distribution: Any, file: str) -> str:
@@ -121,6 +145,9 @@ def inventory() -> Dict[str, Any]:
         "requires": distributions.requires,
         "twice": sorted(distributions.twice),
         "shared_modules": distributions.shared_modules(),
+        "half_removed": distributions.half_removed(),
+        "left_behind": _left_behind(),
+        "headers": os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
         "markers": _markers(),
     }
 

@@ -2,7 +2,8 @@
 
 Commands come in on descriptor 0 and events go out on the descriptor named in argv, as JSON lines:
 
-    {"do": "import", "modules": [...]}      -> importing, imported
+    {"do": "import", "modules": [...], "hanging": [...]}
+                                            -> importing, imported
     {"do": "run", "jobs": [...], "budget_s": 60}
                                             -> started, finished, ..., done
     a job: {"id", "file", "call", "arguments", "imports", "needs_imports", "limit_s", "gpu", "isolated"}
@@ -632,6 +633,24 @@ def _cuda_was_initialised() -> bool:
     return any(link.startswith(("/dev/nvidia", "/dev/dxg")) for link in links)
 
 
+class _Refused:
+    """Stands in for modules that hang when they are imported, so that what needs them need not hang too."""
+
+    def __init__(self, names: List[str]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """As the finders of sys.meta_path."""
+        if name in self._names:
+            raise ImportError("%s hangs when it is imported" % name)
+
+
+def _refuse(names: List[str]) -> None:
+    if names:
+        finder: Any = _Refused(names)
+        sys.meta_path.insert(0, finder)
+
+
 def _commands() -> Iterator[Dict[str, Any]]:
     # Unbuffered: while jobs run, descriptor 0 is watched for the doctor's end.
     buffer = b""
@@ -647,6 +666,11 @@ def _commands() -> Iterator[Dict[str, Any]]:
 
 def main() -> None:
     """The worker's life."""
+    for descriptor in (0, 1, 2):  # a sitecustomize may have closed some
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     os.dup2(2, 1)  # libraries print on import; events have their own descriptor
     worker = Worker(int(sys.argv[1]))
 
@@ -656,10 +680,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the doctor's to answer
     for command in _commands():
         if command["do"] == "import":
+            _refuse(command.get("hanging", []))
             worker.import_modules(command["modules"])
             worker.emit(event="ready")
         else:
             worker.run(command["jobs"], command["budget_s"])
+    worker.stop()  # what a sitecustomize started
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import bisect
 import itertools
 from typing import Iterable, Mapping, Sequence
 
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from llm_doctor.comparison import Change, Comparison, Examined, Group
 from llm_doctor.render.console import console as empty
 from llm_doctor.render.console import drawn
+from llm_doctor.render.json import indented
 from llm_doctor.render.words import one_line
 
 LIMIT = 60_000
@@ -156,7 +156,7 @@ def _table(changes: Sequence[Change]) -> list[str]:
 
 def json(comparison: Comparison) -> str:
     """Everything, as llm-doctor/comparison/v1."""
-    return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode() + "\n"
+    return indented(comparison)
 
 
 # --- The sentences that they share ------------------------------------------------------------------

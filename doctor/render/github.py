@@ -70,11 +70,21 @@ def _command(
 
 
 def _escaped(text: str, also: str = "") -> str:
+    text = tame(text)
     for character in f"%\r\n{also}":  # the percent sign first
         text = text.replace(character, f"%{ord(character):02X}")
     return text
 
 
+def tame(text: str) -> str:
+    """What would steer a terminal, and so the page on which a log is shown, is written out."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", _written_out, text)
+
+
+def _written_out(control: re.Match[str]) -> str:
+    return repr(control[0])[1:-1]
+
+
 def _line(text: str) -> str:
     """A line that is no command: in their older notation those may stand anywhere in it."""
-    return re.sub(r"[\r\n]+", " ", text).rstrip().replace("##[", "## [")
+    return re.sub(r"[\r\n]+", " ", tame(text)).rstrip().replace("##[", "## [")

@@ -7,7 +7,7 @@ from typing import Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from llm_doctor.model import SEVERITIES, CheckResult, Finding, Report
+from llm_doctor.model import SEVERITIES, CheckResult, Finding, Report, TrialResult
 from llm_doctor.render import words
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -15,8 +15,9 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(report: Report) -> str:
-    """One test suite: errors and warnings are failures, checks that did not end are errors."""
-    cases = [_case(check) for check in report.checks]
+    """One test suite: errors and warnings are failures; checks that did not end and a patient that could not
+    be examined are errors. What was noted and tried is the output of its check."""
+    cases = [*_lost(report), *map(_case, report.checks)]
     counts = {"tests": str(len(cases))}
     for tag, plural in (("failure", "failures"), ("error", "errors")):
         counts[plural] = str(sum(case.find(tag) is not None for case in cases))
@@ -35,11 +36,22 @@ def render(report: Report) -> str:
     for name, value in _properties(report):
         SubElement(properties, "property", name=_legal(name), value=_legal(value))
     suite.extend(cases)
+    left_out = [line for line in words.workload_lines(report) if line.startswith("Not examined: ")]
+    if left_out:
+        SubElement(suite, "system-err").text = _legal("\n".join(left_out))
     for element in (root, suite, properties, *suite, *properties):
         element.tail = "\n"
     root.text = suite.text = properties.text = "\n"
     declaration = '<?xml version="1.0" encoding="UTF-8"?>\n'
     return declaration + ElementTree.tostring(root, encoding="unicode")
+
+
+def _lost(report: Report) -> Iterator[Element]:
+    if report.patient.version is None:
+        case = Element("testcase", classname="llm-doctor.patient", name="patient", time="0.000")
+        reason = f"The patient could not be examined: {report.facts.python.reason}"
+        SubElement(case, "error", type="patient", message=_legal(reason))
+        yield case
 
 
 def _case(check: CheckResult) -> Element:
@@ -59,10 +71,9 @@ def _case(check: CheckResult) -> Element:
             case, "failure", type=serious[0].severity, message=_legal(serious[0].message + more)
         )
         failure.text = _legal("\n\n".join("\n".join(_said(finding)) for finding in serious))
-    notes = findings[len(serious) :]
-    if notes:
-        said = SubElement(case, "system-out")
-        said.text = _legal("\n\n".join("\n".join(_said(finding)) for finding in notes))
+    told = [*map(_said, findings[len(serious) :]), *map(_tried, check.trials)]
+    if told:
+        SubElement(case, "system-out").text = _legal("\n\n".join(map("\n".join, told)))
     return case
 
 
@@ -74,6 +85,12 @@ def _said(finding: Finding) -> Iterator[str]:
     for fix in finding.fixes:
         yield f"fix ({words.verified(fix.verified)}): {fix.title}"
         yield from fix.preview.splitlines()
+
+
+def _tried(trial: TrialResult) -> Iterator[str]:
+    reason = f" ({trial.reason})" if trial.reason else ""
+    yield f"trial {trial.name} on {trial.device}: {trial.status}, {trial.seconds:.1f} s{reason}"
+    yield from map(words.case_line, trial.cases)
 
 
 def _properties(report: Report) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,9 @@ import re
 from typing import Any, Iterator
 from urllib.parse import quote
 
-import msgspec
-
-from llm_doctor.model import CheckResult, Edit, Finding, Fix, Report
+from llm_doctor.model import CheckResult, Edit, Finding, Fix, Replacement, Report
 from llm_doctor.render import words
+from llm_doctor.render.json import indented
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
@@ -34,7 +33,7 @@ def render(report: Report) -> str:
         "properties": {"verdict": report.verdict, "stack": words.stack(report)},
     }
     log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return msgspec.json.format(msgspec.json.encode(log), indent=2).decode() + "\n"
+    return indented(log)
 
 
 # --- Checks -------------------------------------------------------------------------------------------
@@ -135,7 +134,8 @@ def _message(finding: Finding) -> str:
 def _location(finding: Finding, files: list[str]) -> dict[str, Any]:
     subject = finding.subject
     if subject.path in files:
-        return {"physicalLocation": _physical(str(subject.path), subject.line, subject.column)}
+        end = subject.end_line, subject.end_column
+        return {"physicalLocation": _physical(str(subject.path), subject.line, subject.column, *end)}
     name = words.place(finding) or subject.kind
     thing = {"name": name, "fullyQualifiedName": f"{subject.kind}: {name}", "kind": subject.kind}
     location: dict[str, Any] = {"logicalLocations": [thing]}
@@ -144,16 +144,28 @@ def _location(finding: Finding, files: list[str]) -> dict[str, Any]:
     return location
 
 
-def _physical(path: str, line: int | None, column: int | None) -> dict[str, Any]:
-    place: dict[str, Any] = {"artifactLocation": {"uri": _uri(path)}}
-    if line:
-        place["region"] = {"startLine": line, **({"startColumn": column} if column else {})}
-    return place
+def _physical(path: str, *place: int | None) -> dict[str, Any]:
+    region = _region(*place)
+    return {"artifactLocation": {"uri": _uri(path)}, **({"region": region} if region else {})}
+
+
+def _region(
+    line: int | None, column: int | None, end_line: int | None = None, end_column: int | None = None
+) -> dict[str, int]:
+    """As much of it as is known. A report that was made by hand may have any number here."""
+    if line is None or line < 1:
+        return {}
+    if column is None or column < 1:
+        return {"startLine": line}
+    if end_line is None or end_column is None or (end_line, end_column) < (line, column):
+        return {"startLine": line, "startColumn": column}
+    end = {"endLine": end_line} if end_line != line else {}
+    return {"startLine": line, "startColumn": column, **end, "endColumn": max(end_column, 1)}
 
 
 def _uri(path: str) -> str:
     path = posixpath.normpath(path)
-    return f"{'file://' if path.startswith('/') else ''}{quote(path)}"
+    return f"{'file://' if path.startswith('/') else ''}{quote(path, errors='surrogateescape')}"
 
 
 def _fingerprint(check: CheckResult, finding: Finding) -> str:
@@ -168,14 +180,18 @@ def _fingerprint(check: CheckResult, finding: Finding) -> str:
 
 def _fix(fix: Fix) -> dict[str, Any] | None:
     """A fix that a program can make without us; None where that takes knowing what stands in the file."""
-    replaced = [(edit, _replacement(edit)) for edit in fix.edits]
-    if not replaced or fix.applicability == "manual" or fix.verified is False:
+    if not fix.edits or fix.applicability == "manual" or fix.verified is False:
+        return None
+    replacements = fix.replacements or [it for it in map(_renamed, fix.edits) if it is not None]
+    if not fix.replacements and len(replacements) < len(fix.edits):
         return None
     changes: dict[str, list[dict[str, Any]]] = {}
-    for edit, replacement in replaced:
-        if replacement is None:
+    for it in replacements:
+        region = _region(it.line, it.column, it.end_line, it.end_column)
+        if "endColumn" not in region:
             return None
-        changes.setdefault(_uri(edit.path), []).append(replacement)
+        replaced = {"deletedRegion": region, "insertedContent": {"text": it.text}}
+        changes.setdefault(_uri(it.path), []).append(replaced)
     return {
         "description": {"text": f"{fix.title} ({fix.applicability}, {words.verified(fix.verified)})."},
         "artifactChanges": [
@@ -184,8 +200,8 @@ def _fix(fix: Fix) -> dict[str, Any] | None:
     }
 
 
-def _replacement(edit: Edit) -> dict[str, Any] | None:
-    """What is written there, and what comes in its place: known where a word is replaced by another.
+def _renamed(edit: Edit) -> Replacement | None:
+    """What comes of an edit in a file that was not looked into: known where a word is replaced by another.
 
     Not in a notebook, whose cells are written as JSON."""
     old, new = edit.name, edit.text
@@ -199,5 +215,7 @@ def _replacement(edit: Edit) -> dict[str, Any] | None:
         old, new = (it if it.startswith("-") else f"--{it}" for it in (old, new))
     elif edit.action != "rename-keyword":
         return None
-    region = {"startLine": edit.line, "startColumn": edit.column, "endColumn": edit.column + len(old)}
-    return {"deletedRegion": region, "insertedContent": {"text": new}}
+    end = edit.column + len(old)
+    return Replacement(
+        path=edit.path, line=edit.line, column=edit.column, end_line=edit.line, end_column=end, text=new
+    )

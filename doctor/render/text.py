@@ -88,9 +88,9 @@ def _finding(console: Console, check: CheckResult, finding: Finding) -> None:
 def _fix(console: Console, fix: Fix) -> None:
     caution = "" if fix.applicability == "safe" else f", {fix.applicability}"
     _labelled(console, "fix", f"{fix.title} ({words.verified(fix.verified)}{caution})")
-    for line in fix.preview.splitlines():
-        # Never wrapped: it is there to be copied.
-        console.print(Text(f"           {line}"), soft_wrap=True)
+    if fix.preview:  # never wrapped: it is there to be copied
+        lines = [f"           {line}" for line in fix.preview.splitlines()]
+        console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _notes(console: Console, check: CheckResult, verbose: bool) -> None:
@@ -143,7 +143,7 @@ def _checks(console: Console, report: Report, quiet: bool) -> None:
     for word, style, name, why in rows:
         why = "" if why == report.facts.python.reason else why  # said once, above
         lines.append(f"{word:<6}", style)
-        lines.append(name)
+        lines.append("\n      ".join(_wrapped(console, name, console.width - 6)))
         for number, line in enumerate(_wrapped(console, why, console.width - (begin if beside else 4))):
             if number or not beside:
                 lines.append("\n")
@@ -185,14 +185,12 @@ def _details(console: Console, report: Report) -> None:
         console.print(Text(f"{trial.name} on {trial.device}: {trial.status}, {trial.seconds:.2f} s"))
         if trial.reason:
             _indented(console, trial.reason)
-        for case in trial.cases:
-            _indented(console, words.case_line(case), hanging=2)
+        _indented(console, *map(words.case_line, trial.cases), hanging=2)
     console.print(Text("\nFacts", style="bold"))
     for name, fact in msgspec.to_builtins(report.facts).items():
         console.print(Text(f"{name}  ({fact['source']}, {fact['seconds']:.2f} s)"))
         if fact["status"] == "ok":
-            for line in words.shown(fact["value"]):
-                _indented(console, line, hanging=2)
+            _indented(console, *words.shown(fact["value"]), hanging=2)
         else:
             _indented(console, f"unavailable: {fact['reason']}")
     if report.answers:
@@ -202,19 +200,21 @@ def _details(console: Console, report: Report) -> None:
         if answer.status != "ok":
             _indented(console, f"unavailable: {answer.reason}")
         elif isinstance(answer.value, dict):
-            for line in "\n".join(words.shown(answer.value)).splitlines():
-                console.print(Text(f"  {line}"), soft_wrap=True)  # a program's own table
+            lines = "\n".join(words.shown(answer.value)).splitlines()  # a program's own table
+            if lines:
+                console.print(Text("\n".join(f"  {line}" for line in lines)), soft_wrap=True)
 
 
 def _labelled(console: Console, label: str, text: str) -> None:
     _indented(console, f"{label + ':':<7}{text}", hanging=7)
 
 
-def _indented(console: Console, text: str, hanging: int = 0) -> None:
+def _indented(console: Console, *texts: str, hanging: int = 0) -> None:
     """Two columns in; what wraps goes `hanging` columns further."""
-    for paragraph in text.split("\n"):
+    lines = []
+    for paragraph in "\n".join(texts).split("\n") if texts else ():
         room = console.width - 2
         wrapped = _wrapped(console, paragraph, room if len(paragraph) <= room else room - hanging)
-        # Drawn as one: printing takes as long for a line as for all of them.
-        lines = [f"{'':{2 + hanging if number else 2}}{line}" for number, line in enumerate(wrapped or [""])]
+        lines += [f"{'':{2 + hanging if number else 2}}{line}" for number, line in enumerate(wrapped or [""])]
+    if lines:  # drawn as one: printing takes as long for a line as for all of them
         console.print(Text("\n".join(lines)), soft_wrap=True)

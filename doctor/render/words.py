@@ -116,9 +116,10 @@ def workload_lines(report: Report) -> list[str]:
 
 
 def verdict_line(report: Report) -> str:
-    """`FAIL: 1 error, ...`; a pass in which nothing was tried says so."""
+    """`FAIL: 1 error, ...`; a pass of a patient that has no stack says that nothing was tried there."""
     word = report.verdict.upper()
-    if report.verdict == "pass" and all(check.outcome != "pass" for check in report.checks):
+    passed = any(check.outcome == "pass" for check in report.checks)
+    if report.verdict == "pass" and not (passed and len(stack(report)) > 1):
         word += ", but nothing could be tried"
     return f"{word}: {counts(report)}"
 
@@ -199,12 +200,21 @@ def shown(value: dict[str, Any]) -> list[str]:
 
 
 def _named(key: str, value: Any) -> tuple[str, str]:
-    """A field and its value; bytes as GiB, limits of bytes too."""
+    """A field and its value; bytes as GiB."""
     name, _, unit = key.rpartition("_")
-    if unit == "bytes" and isinstance(value, dict):
-        value = {which: "unlimited" if size is None else gib(size) for which, size in value.items()}
-        return name, plain(value)
-    return (name, gib(value)) if unit == "bytes" and isinstance(value, int) else (key, plain(value))
+    if unit != "bytes" or not isinstance(value, (int, dict)):
+        return key, plain(_unlimited(value))
+    if isinstance(value, int):
+        return name, gib(value)
+    sizes = {which: gib(it) if isinstance(it, int) else it for which, it in value.items()}
+    return name, plain(_unlimited(sizes))
+
+
+def _unlimited(value: Any) -> Any:
+    """A resource limit in words; anything else as it is."""
+    if isinstance(value, dict) and value.keys() == {"soft", "hard"}:
+        return {which: "unlimited" if it is None else it for which, it in value.items()}
+    return value
 
 
 def plain(value: Any) -> str:

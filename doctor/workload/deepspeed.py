@@ -8,6 +8,7 @@ from typing import Any, Tuple
 
 import msgspec
 
+from llm_doctor import check
 from llm_doctor.check import CannotTell, Case, case_of
 from llm_doctor.model import Subject
 from llm_doctor.workload.config import read_config
@@ -28,7 +29,7 @@ def configs(case: Case) -> Tuple[Config, ...]:
 
 def at(place: Place) -> Subject:
     """A place in a configuration."""
-    return Subject(kind="config", path=place.path, line=place.line, column=place.column)
+    return check.at(place, "config")
 
 
 def literal(config: Config, *keys: str) -> Value | None:

@@ -136,6 +136,22 @@ def loads_in_8_bits(workload: Workload) -> bool:
     return any(config.get(name) for config in workload.configs for name in named)
 
 
+def loads_in_workers(workload: Workload) -> bool | None:
+    """Whether a data loader of a workload has workers; None where nothing says so, or it is not known."""
+    given = [it.settings.get("dataloader_num_workers") for it in workload.trainings]
+    given += [launch.flags.get("dataloader_num_workers") for launch in workload.launches]
+    given += [
+        call.argument("num_workers")
+        for script in workload.scripts
+        for call in script.calls
+        if call.name == "DataLoader"
+    ]
+    known = [it.constant for it in given if it is not None and it.known]
+    if any(str(it).isdigit() and int(str(it)) > 0 for it in known):
+        return True
+    return False if known and len(known) == len([it for it in given if it is not None]) else None
+
+
 def uses_deepspeed(workload: Workload) -> bool:
     """Whether a workload is launched with DeepSpeed, configures it or imports it."""
     if any(True for _ in workload.configs_of("deepspeed")):

@@ -1,0 +1,276 @@
+"""A variable of NCCL or torch is set that breaks collectives, slows them down, or does nothing any more."""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator, NamedTuple
+
+import msgspec
+
+from llm_doctor.check import (
+    CannotTell,
+    Case,
+    Check,
+    Example,
+    Suspicion,
+    at,
+    cannot_tell,
+    case_of,
+    healthy,
+    sick,
+)
+from llm_doctor.model import (
+    Environment,
+    Finding,
+    Fix,
+    Gpu,
+    Gpus,
+    Interface,
+    Network,
+    Packages,
+    Severity,
+    Subject,
+)
+from llm_doctor.patient.all_reduce import names_one
+from llm_doctor.workload.data import Launch, Place, Value, Workload
+
+RENAMED_IN = (2, 2)
+"""The torch that renamed its own variables: https://github.com/pytorch/pytorch/pull/114077"""
+_RENAMED = ("NCCL_BLOCKING_WAIT", "NCCL_ASYNC_ERROR_HANDLING", "NCCL_DESYNC_DEBUG", "NCCL_ENABLE_TIMING")
+
+
+class NcclEnvironmentRisky(Check):
+    """A variable of NCCL or torch is set that breaks collectives, slows them down, or does nothing any more.
+
+    ## What it finds
+
+    In the environment of the doctor, on a node with NVIDIA GPUs, and in what launch lines and scripts of a
+    workload set: NCCL_SOCKET_IFNAME that names no interface which is up, or the loopback alone in a job of
+    several nodes; NCCL_IB_HCA that names no adapter; NCCL_P2P_DISABLE, NCCL_SHM_DISABLE and NCCL_IB_DISABLE
+    left on; NCCL_PROTO that forces LL128; (TORCH_)NCCL_BLOCKING_WAIT and CUDA_LAUNCH_BLOCKING left on,
+    (TORCH_)NCCL_ASYNC_ERROR_HANDLING off; NCCL_DEBUG=TRACE and TORCH_DISTRIBUTED_DEBUG=DETAIL; names that
+    torch 2.2 gave up.
+
+    ## Why it breaks
+
+    Such variables are set to get around a fault and stay in a script or image for years, on machines that do
+    not have the fault. NCCL finds no interface and ends, or moves gradients through main memory and sockets
+    instead of NVLink and InfiniBand, at a tenth of the speed and without a word.
+
+    ## How it is proven
+
+    Interfaces, adapters and links are those of this node. Whether NCCL works with the variables as they are
+    is tried by process-group-broken, on idle GPUs.
+
+    ## Fix
+
+    Unset the variable, or let it name what is there.
+
+    ## References
+
+    - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
+    - https://github.com/pytorch/pytorch/pull/114077 (the names since torch 2.2)
+    - https://github.com/ray-project/ray/issues/29419 (NCCL_BLOCKING_WAIT is slow)
+    - https://pytorch.org/docs/stable/distributed.html#torch-distributed-debug
+    - https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
+    """
+
+    name = "nccl-environment-risky"
+    topic = "nccl"
+    severity = "error"
+    since = "0.1.0"
+    url = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html"
+
+    def examine(self, case: Case) -> Iterator[Suspicion]:
+        """What a job would inherit from here, and what the workload sets itself."""
+        workload = case.workload
+        gpus = case.known(Gpus)
+        on_node = gpus is not None and bool(gpus.gpus)
+        if not on_node and workload is None:
+            case.fact(Gpus)
+            raise CannotTell("the driver names no GPU")
+        variables = case.known(Environment)
+        if on_node and variables is not None:
+            node = _Node(case, several_nodes=_several_nodes(variables, workload))
+            for name, value in variables.variables.items():
+                for risk in _judged(name, value, node):
+                    yield Suspicion(_finding(name, value, risk, Subject(kind="environment")))
+        if workload is None:
+            return
+        told = set()
+        for name, given, launch in _set_by(workload):
+            several = launch is not None and launch.nodes is not None and launch.nodes > 1
+            place = given.key or given.place
+            if isinstance(given.constant, (str, int)) and (name, place) not in told:
+                told.add((name, place))
+                # A file may be meant for other machines: what this one has says nothing.
+                for risk in _judged(name, str(given.constant), _Node(None, several, case)):
+                    yield Suspicion(_finding(name, str(given.constant), risk, at(place, "variable")))
+
+    def concerns(self, workload: Workload, finding: Finding) -> bool:
+        """One process speaks to nobody."""
+        alone = bool(workload.launches) and all(it.world_size == 1 for it in workload.launches)
+        return not alone or finding.evidence.get("variable") == "CUDA_LAUNCH_BLOCKING"
+
+    def examples(self) -> Iterable[Example]:
+        """Kept beside the check: see the end of this file."""
+        return _examples()
+
+
+class _Risk(NamedTuple):
+    severity: Severity
+    effect: str
+
+
+class _Node:
+    """What is known of the node that a variable is for; nothing of one that may be another."""
+
+    def __init__(self, here: Case | None, several_nodes: bool, patient: Case | None = None) -> None:
+        self.gpus = here.known(Gpus) if here is not None else None
+        self.network = here.known(Network) if here is not None else None
+        self.several_nodes = several_nodes
+        case = here or patient
+        self.torch = case.version("torch") if case is not None else None
+
+
+def _set_by(workload: Workload) -> Iterator[tuple[str, Value, Launch | None]]:
+    for launch in workload.launches:
+        for name, value in launch.environment.items():
+            yield name, value, launch
+    for script in workload.scripts:
+        for name, value in script.environment.items():
+            yield name, value, script.launch
+
+
+def _several_nodes(variables: Environment, workload: Workload | None) -> bool:
+    count = variables.variables.get("SLURM_JOB_NUM_NODES", variables.variables.get("SLURM_NNODES", "1"))
+    launches = workload.launches if workload is not None else ()
+    return count not in ("", "0", "1") or any((launch.nodes or 1) > 1 for launch in launches)
+
+
+def _judged(name: str, value: str, node: _Node) -> Iterator[_Risk]:
+    on = value.strip().lower() in ("1", "true", "yes", "on")
+    plain = name[len("TORCH_") :] if name.startswith("TORCH_NCCL_") else name
+    if name == "NCCL_SOCKET_IFNAME" and value:
+        yield from _interface(value, node)
+    elif name == "NCCL_IB_HCA" and node.network is not None and node.network.infiniband:
+        without_ports = ",".join(it.partition(":")[0] for it in value.split(","))
+        if not names_one(without_ports, list(node.network.infiniband), exact=False):
+            there = ", ".join(node.network.infiniband)
+            yield _Risk("warning", f"names no adapter of this node ({there}): NCCL falls back to sockets")
+    elif name == "NCCL_P2P_DISABLE" and on:
+        yield from _peer_access(node)
+    elif name == "NCCL_SHM_DISABLE" and on:
+        yield _Risk("note", "GPUs without peer access speak over the network card, more slowly")
+    elif name == "NCCL_IB_DISABLE" and on:
+        if node.network is None:
+            yield _Risk("note", "where there is InfiniBand it is left unused")
+        elif node.network.infiniband:
+            adapters = ", ".join(node.network.infiniband)
+            yield _Risk("warning", f"InfiniBand ({adapters}) is left unused: nodes speak over sockets")
+    elif name == "NCCL_PROTO" and "LL128" in value.upper().split(",") and not value.startswith("^"):
+        yield _Risk("warning", "LL128 corrupts data on hardware that NCCL does not choose it on by itself")
+    elif name == "NCCL_DEBUG" and value.upper() == "TRACE":
+        yield _Risk("note", "fills the log; INFO says what is wanted, WARN what went wrong")
+    elif name == "CUDA_LAUNCH_BLOCKING" and on:
+        yield _Risk("warning", "every kernel is waited for: a debugging aid that slows training down")
+    elif name == "TORCH_DISTRIBUTED_DEBUG" and value.upper() == "DETAIL":
+        yield _Risk("note", "every collective is checked across the ranks first, which slows training down")
+    elif plain == "NCCL_BLOCKING_WAIT" and on:
+        yield _Risk("warning", "the CPU waits for every collective, which slows training down")
+    elif plain == "NCCL_ASYNC_ERROR_HANDLING" and value.strip() == "0":
+        yield _Risk("warning", "a rank that fails leaves the others waiting for ever")
+    if name in _RENAMED and node.torch is not None and node.torch.release >= RENAMED_IN:
+        yield _Risk("note", f"torch calls it TORCH_{name} since 2.2, and warns of the old name")
+
+
+def _interface(value: str, node: _Node) -> Iterator[_Risk]:
+    if node.network is not None:
+        up = [it.name for it in node.network.interfaces if it.up is not False]
+        if not names_one(value, up, exact=False):
+            yield _Risk("error", f"names no interface of this node that is up ({', '.join(up)}): NCCL ends")
+            return
+    if node.several_nodes and value.lstrip("=") == "lo":
+        yield _Risk("error", "the loopback does not reach the other nodes of the job")
+
+
+def _peer_access(node: _Node) -> Iterator[_Risk]:
+    if node.gpus is None:
+        yield _Risk("note", "GPUs that could reach each other go through main memory")
+    elif any(gpu.nvlinks_active for gpu in node.gpus.gpus):
+        yield _Risk("warning", "NVLink is left unused: GPUs go through main memory")
+    elif len(node.gpus.gpus) > 1 and not any("GeForce RTX" in str(gpu.name) for gpu in node.gpus.gpus):
+        yield _Risk("note", "GPUs that could reach each other over PCIe go through main memory")
+
+
+def _finding(name: str, value: str, risk: _Risk, subject: Subject) -> Finding:
+    return Finding(
+        severity=risk.severity,
+        confidence="certain" if risk.severity == "error" else "likely",
+        message=f"{name}={value}: {risk.effect}",
+        subject=subject,
+        evidence={"variable": name, "value": value},
+        fixes=(
+            Fix(
+                title="take it away",
+                kind="environment",
+                applicability="manual",
+                preview=f"unset {name}",
+            ),
+        ),
+    )
+
+
+# --- Examples -------------------------------------------------------------------------------------------
+
+
+def _examples() -> Iterator[Example]:
+    linked = Gpus(
+        driver="580.65", gpus=tuple(Gpu(index=i, name="NVIDIA A100", nvlinks_active=12) for i in range(2))
+    )
+    network = Network(
+        interfaces=(
+            Interface(name="eth0", up=True),
+            Interface(name="ib0", up=False),
+            Interface(name="lo", up=True, loopback=True),
+        ),
+        infiniband=("mlx5_0",),
+    )
+    stack = Packages(installed={"torch": "2.6.0"}, modules={})
+
+    def setting(**variables: str) -> Case:
+        return case_of(Environment(variables=variables), linked, network, stack)
+
+    yield healthy("an interface that is there", setting(NCCL_SOCKET_IFNAME="eth", NCCL_DEBUG="INFO"))
+    yield sick(
+        "one that is down",
+        setting(NCCL_SOCKET_IFNAME="ib0"),
+        "error: NCCL_SOCKET_IFNAME=ib0: names no interface of this node that is up (eth0, lo): NCCL ends",
+    )
+    yield sick(
+        "workarounds left on",
+        setting(NCCL_P2P_DISABLE="1", NCCL_IB_DISABLE="1", NCCL_BLOCKING_WAIT="0"),
+        "warning: NCCL_P2P_DISABLE=1: NVLink is left unused: GPUs go through main memory",
+        "warning: NCCL_IB_DISABLE=1: InfiniBand (mlx5_0) is left unused: nodes speak over sockets",
+        "note: NCCL_BLOCKING_WAIT=0: torch calls it TORCH_NCCL_BLOCKING_WAIT since 2.2, and warns of the old"
+        " name",
+    )
+    here = Place("job.sbatch", 7)
+    launch = Launch(
+        place=here,
+        launcher="torchrun",
+        nodes=2,
+        processes_per_node=8,
+        environment={"NCCL_SOCKET_IFNAME": Value("lo", here), "CUDA_LAUNCH_BLOCKING": Value("1", here)},
+    )
+    yield sick(
+        "a job script",
+        msgspec.structs.replace(setting(), workload=Workload(launches=(launch,))),
+        "error: NCCL_SOCKET_IFNAME=lo: the loopback does not reach the other nodes of the job",
+        "warning: CUDA_LAUNCH_BLOCKING=1: every kernel is waited for: a debugging aid that slows training"
+        " down",
+    )
+    yield cannot_tell(
+        "a node without GPUs",
+        case_of(Environment(variables={"NCCL_P2P_DISABLE": "1"})),
+        "not in this example",
+    )
