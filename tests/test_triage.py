@@ -24,6 +24,7 @@ from llm_doctor.check import Check, Symptom
 from llm_doctor.logs import reading, words
 from llm_doctor.logs.data import Log, json_schema
 from llm_doctor.logs.triager import LINE_LIMIT, Triager
+from llm_doctor.redact import redactor
 
 CHECKS = [entry.check for entry in registry.registered(logs=True) if entry.check]
 SYMPTOMS = [(check, symptom) for check in CHECKS for symptom in check.symptoms]
@@ -180,6 +181,16 @@ def test_a_message_that_stands_between_two_blocks_is_found() -> None:
         triager.feed(f"\nRuntimeError: mat1 and mat2\nmust have the same dtype\n{'z' * 99}\n".encode() * 900)
         diagnoses, _ = triager.finish()
         assert [(it.check, it.line) for it in diagnoses] == [("half-float-mismatch", size // 100 + 2)]
+
+
+def test_a_long_line_is_not_cut_within_a_secret() -> None:
+    """What is left of it would not be known as one."""
+    secret = "hf_" + "abcdEFGH1234" * 3
+    for gap in range(60):
+        found = llm_doctor.triage(f"{'x ' * 300}{secret} {'-' * gap} {MIXED} {'y ' * 300}")
+        assert [it.check for it in found.logs[0].diagnoses] == ["half-float-mismatch"]
+        shown = redactor().struct(found).logs[0].diagnoses[0].excerpt
+        assert "must have the same dtype" in shown and secret[-6:] not in shown
 
 
 @settings(deadline=None, max_examples=60)

@@ -338,9 +338,14 @@ def _with_groups(fix: Fix, groups: Dict[str, str]) -> Fix | None:
 
 
 def _short(text: str, around: str = "") -> str:
-    """At most 300 characters, with what matched in them."""
+    """At most 300 characters, with what matched in them.
+
+    No word is cut at its front: a secret is known by it, and would be shown."""
     if len(text) <= 300:
         return text
     at = max(0, text.find(around[:40]))
     begin = max(0, min(at - 40, len(text) - 300))
+    if begin:
+        space = re.search(r"\s", text[begin - 1 : at])
+        begin = begin + space.start() if space else at
     return ("..." if begin else "") + text[begin : begin + 300] + ("..." if begin + 300 < len(text) else "")
