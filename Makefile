@@ -12,7 +12,7 @@ PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versio
 	"$$python" -c 'import venv' 2>/dev/null && command -v "$$python" && break; done)
 STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023*.txt | cksum))
 
-.PHONY: run develop test stacks test-stacks test-gpu test-wheel bench measure lint docs check-docs clean help
+.PHONY: run develop test stacks test-stacks test-gpu test-wheel bench measure fuzz lint docs check-docs clean help
 
 run: $(VENV)/.run  ## examine this node and the stack in .venv
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
@@ -40,6 +40,10 @@ bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=CO
 
 measure: $(VENV)/.test  ## what the trials measure on this machine's devices, into docs/measured.md
 	$(BIN)/python docs/measure.py --write
+
+SECONDS ?= 300
+fuzz: $(VENV)/.test  ## hostile input for every reader (SECONDS=300, TARGETS="shell log")
+	cd tests && $(CURDIR)/$(BIN)/python -m fuzz $(SECONDS) $(TARGETS)
 
 test-wheel: $(VENV)/.test  ## the tests of the command line against the built wheel
 	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel

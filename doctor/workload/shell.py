@@ -12,6 +12,7 @@ import contextlib
 import operator
 import posixpath
 import re
+import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
 from llm_doctor.host import Host
@@ -29,6 +30,8 @@ WORK_LIMIT = 200_000
 MARKS = ("|", "<<", "=(")
 MARKS_LIMIT = 3000
 """Of each of these marks in a file; the parser's time grows with the square of their number."""
+PARSE_LIMIT_S = 3.0
+"""Of processor time; a script of 10,000 lines takes a tenth."""
 HIDDEN = "\ue000"
 """Stands for what is not known in a text that is parsed again, as `bash -c "$CMD"`."""
 _EXPANSIONS = frozenset(
@@ -146,7 +149,14 @@ def read_shell(path: str, text: str, host: Host) -> Tuple[List[Launch], List[Pro
     except _TooMuch:
         problem = f"its commands come to more than {WORK_LIMIT:,} words; those after them are not read"
         script.problems.append(Problem(path, problem))
+    except _Endless:
+        problem = f"it is not parsed within {PARSE_LIMIT_S:g} s: data, not a shell script"
+        script.problems.append(Problem(path, problem))
     return script.launches, script.problems
+
+
+class _Endless(Exception):
+    """The parser does not come to an end: on what is no shell script its time grows with the square."""
 
 
 class _TooMuch(Exception):
@@ -701,7 +711,16 @@ def _parse(text: str) -> Any:
         parser = Parser()
         parser.set_language(language(pointer, "bash"))
     # One byte for each character, a line after a last one that is continued.
-    return parser.parse(re.sub(r"[^\x00-\x7f]", "x", text).encode("ascii") + b"\n\n")
+    data = re.sub(r"[^\x00-\x7f]", "x", text).encode("ascii") + b"\n\n"
+    until = time.thread_time() + PARSE_LIMIT_S
+
+    def piece(at: int, point: object) -> bytes:
+        return data[at : at + (1 << 12)] if time.thread_time() < until else b""
+
+    tree = parser.parse(piece)
+    if time.thread_time() >= until:
+        raise _Endless
+    return tree
 
 
 def _source(node: Any, text: _Text) -> str:

@@ -29,7 +29,7 @@ def answer(settings: Dict[str, Any]) -> Dict[str, Any]:
 def _program() -> Dict[str, Any]:
     program = os.path.join(os.path.dirname(sys.executable), "ds_report")
     done = subprocess.run(
-        [program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60
+        [program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30
     )
     errors = done.stderr.decode("utf-8", "replace")
     crashed = None
