@@ -10,6 +10,8 @@ STACKS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llm-doctor-stacks
 # A python3.8 on PATH may be a shim of pyenv's that runs nothing: only one that answers counts.
 PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.8.*/bin/python; do \
 	"$$python" -c 'import venv' 2>/dev/null && command -v "$$python" && break; done)
+# More than that only wait for each other: every test starts programs of its own.
+SIDE_BY_SIDE := -n auto --maxprocesses 4
 STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023*.txt | cksum))
 
 .PHONY: run develop test stacks test-stacks test-gpu test-wheel bench measure fuzz lint docs check-docs clean help
@@ -20,7 +22,7 @@ run: $(VENV)/.run  ## examine this node and the stack in .venv
 develop: $(VENV)/.lint  ## install for development; again after a file was added
 
 test: $(VENV)/.test  ## the test suite, on today's stack
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 stacks: $(STACK_2023)/.done  ## build the 2023 stack, outside the checkout
 
@@ -49,7 +51,7 @@ test-wheel: $(VENV)/.test  ## the tests of the command line against the built wh
 	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
 	$(PYTHON) -m venv --clear build/wheel-venv
 	build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet "$$(ls $(CURDIR)/build/wheel/*.whl)[test]"
-	build/wheel-venv/bin/python -m pytest -p no:cacheprovider --ignore=tests/stacks --ignore=tests/gpu
+	build/wheel-venv/bin/python -m pytest $(SIDE_BY_SIDE) -p no:cacheprovider --ignore=tests/stacks --ignore=tests/gpu
 
 lint: $(VENV)/.lint  ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
