@@ -14,7 +14,7 @@ PYTHON38 ?= $(shell for python in python3.8 $${PYENV_ROOT:-$$HOME/.pyenv}/versio
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 STACK_2023 := $(STACKS)/2023-$(firstword $(shell cat tests/stacks/2023*.txt | cksum))
 
-.PHONY: run develop test stacks test-stacks test-gpu test-wheel bench measure fuzz lint docs check-docs clean help
+.PHONY: run develop test stacks test-stacks test-gpu test-wheel bench measure fuzz faults lint docs check-docs clean help
 
 run: $(VENV)/.run  ## examine this node and the stack in .venv
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/llm-doctor run
@@ -42,6 +42,9 @@ bench: $(VENV)/.test  ## time the doctor beside its peers (BENCH="--also NAME=CO
 
 measure: $(VENV)/.test  ## what the trials measure on this machine's devices, into docs/measured.md
 	$(BIN)/python docs/measure.py --write
+
+faults: $(VENV)/.test  ## run the doctor on every sick machine, into docs/faults.md
+	$(BIN)/python docs/faults.py --write
 
 SECONDS ?= 300
 fuzz: $(VENV)/.test  ## hostile input for every reader (SECONDS=300, TARGETS="shell log")

@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import re
+import resource
 import selectors
 import shutil
 import signal
@@ -310,11 +311,18 @@ def replay_host(text: str) -> tuple[Host, str | None]:
 # --- The real machine --------------------------------------------------------------------------------
 
 
+_MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+_SLOTS = threading.Semaphore(max(1, _MOST_FILES // 10 - 1) if _MOST_FILES != resource.RLIM_INFINITY else 100)
+"""Questions at a time: one opens up to ten descriptors, and where a process may open few of them, the rest of
+the doctor is still being loaded."""
+
+
 def _ask_machine(*question: str) -> Answer:
     kind, arguments = question[0], question[1:]
-    if kind in _FILE_QUESTIONS:
-        return _in_time(lambda: _answer(_FILE_QUESTIONS[kind], *arguments))
-    return _answer(_QUESTIONS[kind], *arguments)
+    with _SLOTS:
+        if kind in _FILE_QUESTIONS:
+            return _in_time(lambda: _answer(_FILE_QUESTIONS[kind], *arguments))
+        return _answer(_QUESTIONS[kind], *arguments)
 
 
 def _answer(question: Callable[..., Answer], *arguments: str) -> Answer:
