@@ -56,9 +56,10 @@ class CannotCompileOps(Check):
 
     ## What it finds
 
-    Where DeepSpeed, or Triton beside a GPU, is installed: no ninja or C++ compiler on PATH, no Python.h of
-    the patient, an extension folder on a file system that nothing can be loaded from (noexec) or that is
-    read-only, a gcc newer than the chosen nvcc accepts. In a log: torch, DeepSpeed and Triton that miss
+    Where DeepSpeed, or Triton beside a GPU, is installed: no ninja or C++ compiler on PATH, a `CXX`, or
+    beside a GPU a `CC`, that names a compiler which is not there, no Python.h of the patient, an extension
+    folder that cannot be made or written, or that nothing can be loaded from (noexec), a gcc newer than the
+    chosen nvcc accepts. In a log: torch, DeepSpeed and Triton that miss
     ninja, a C or C++ compiler, Python's headers, or whose compiler failed; and what falls over when an
     operator was not built.
 
@@ -70,10 +71,11 @@ class CannotCompileOps(Check):
 
     ## How it is proven
 
-    Where something is missing, and with `--deep`: an extension of one C++ function is compiled by
-    `torch.utils.cpp_extension.load`, with torch's own idea of compiler and folder, and loaded; that takes
-    half a second. The fixed arm does it in the temporary folder with the programs beside the interpreter on
-    PATH. Which gcc an nvcc accepts is read from its own header, crt/host_config.h.
+    Where something is missing, where a variable names an extension folder that is yet to be made, and with
+    `--deep`: an extension of one C++ function is compiled by `torch.utils.cpp_extension.load`, with torch's
+    own idea of compiler and folder, and loaded; that takes half a second. The fixed arm does it in the
+    temporary folder with the programs beside the interpreter on PATH. Which gcc an nvcc accepts is read from
+    its own header, crt/host_config.h.
 
     ## Fix
 
@@ -84,6 +86,7 @@ class CannotCompileOps(Check):
     - https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/cpp_extension.py (`_run_ninja_build`)
     - https://github.com/deepspeedai/DeepSpeed/blob/v0.16.9/op_builder/builder.py (`jit_load`)
     - https://docs.nvidia.com/cuda/cuda-installation-guide-linux/#host-compiler-support-policy
+    - https://github.com/triton-lang/triton/blob/v3.2.0/python/triton/runtime/build.py (`CC`)
     - https://github.com/vllm-project/vllm/issues/15013
     """
 
@@ -376,7 +379,7 @@ class CannotCompileOps(Check):
         builds = case.known(ExtensionBuilds)
         trials: tuple[TrialRequest, ...] = ()
         if builds is not None and builds.nearest is not None:
-            trials = (TrialRequest(TRIAL, {"folder": builds.nearest}),)
+            trials = (TrialRequest(TRIAL, {"folder": builds.folder}),)
         who = " and ".join({"deepspeed": "DeepSpeed", "triton": "Triton"}[it] for it in compiling)
         wanted = Finding(
             severity="warning" if on_gpu or case.workload is not None else "note",
@@ -396,8 +399,17 @@ class CannotCompileOps(Check):
                 ),
                 trials,
             )
-        if case.deep and not found:
+        # A place that somebody chose, and where nothing was built yet.
+        untried = builds is not None and builds.decided_by is not None and builds.nearest != builds.folder
+        if (case.deep or untried) and not found:
             yield Suspicion(wanted, trials)
+        if on_gpu and "CC" in compilers.not_there:
+            # Triton compiles its launchers with it, nvcc gets it as -ccbin; the trial's C++ knows only CXX.
+            what, fix = _not_there("CC", compilers)
+            message = f"{who} cannot compile operators for a GPU: {what}"
+            yield Suspicion(
+                msgspec.structs.replace(wanted, confidence="certain", message=message, fixes=(fix,))
+            )
         too_new = _too_new(case, compilers)
         if too_new:
             yield Suspicion(
@@ -419,11 +431,13 @@ class CannotCompileOps(Check):
             return
         error = str(arm.error).strip().partition("\n")[0]
         missing = "missing" in finding.evidence
+        elsewhere = not missing and error.startswith("nothing can be built in ")
         yield msgspec.structs.replace(
             finding,
             confidence="proven" if case.status == "reproduced" else "certain",
             message=finding.message if missing else f"{finding.message}: {error}",
             evidence={**finding.evidence, "error": error},
+            fixes=(_ELSEWHERE,) if elsewhere else finding.fixes,
             proof=Proof(trial=result.name, status=case.status, case=case),
         )
 
@@ -446,7 +460,9 @@ def _missing(case: Case, compilers: Compilers, builds: ExtensionBuilds | None) -
             "there is no ninja on PATH",
             _command("install it, and activate the environment so that it is on PATH", "pip install ninja"),
         )
-    if compilers.cxx is None:
+    if "CXX" in compilers.not_there:
+        yield _not_there("CXX", compilers)
+    elif compilers.cxx is None:
         yield (
             "there is no C++ compiler on PATH",
             _command("install one", "sudo apt-get install build-essential"),
@@ -464,10 +480,24 @@ def _missing(case: Case, compilers: Compilers, builds: ExtensionBuilds | None) -
     )
     if builds is not None and mount is not None and (mount.no_exec or mount.read_only):
         state = "mounted noexec: nothing can be loaded from it" if mount.no_exec else "read-only"
-        yield (
-            f"{builds.folder} is {state}",
-            environment.export("build elsewhere", {"TORCH_EXTENSIONS_DIR": "/var/tmp/torch_extensions"}),
-        )
+        yield f"{builds.folder} is {state}", _ELSEWHERE
+    elif builds is not None and builds.problem is not None:
+        yield f"nothing can be built in {builds.folder}: {builds.problem}", _ELSEWHERE
+
+
+def _not_there(variable: str, compilers: Compilers) -> tuple[str, Fix]:
+    return (
+        f"{variable}={compilers.not_there[variable]} is not there",
+        Fix(
+            title="let the default compiler be taken",
+            kind="environment",
+            applicability="manual",
+            preview=f"unset {variable}",
+        ),
+    )
+
+
+_ELSEWHERE = environment.export("build elsewhere", {"TORCH_EXTENSIONS_DIR": "/var/tmp/torch_extensions"})
 
 
 def _command(title: str, preview: str) -> Fix:
@@ -528,6 +558,28 @@ def _examples() -> Iterator[Example]:
         case_of(stack, whole, builds, home(no_exec=True), Gpus(driver="580.65", gpus=(_GPU,))),
         "warning: DeepSpeed cannot compile operators: /home/ann/.cache/torch_extensions is mounted noexec:"
         " nothing can be loaded from it",
+    )
+    yield sick(
+        "a folder that cannot be made",
+        case_of(
+            stack,
+            whole,
+            ExtensionBuilds(
+                folder="/data/ann/ext", nearest="/data/ann", problem="this user may not write in /data/ann"
+            ),
+        ),
+        "note: DeepSpeed cannot compile operators: nothing can be built in /data/ann/ext: this user may not"
+        " write in /data/ann",
+    )
+    yield sick(
+        "a CC that names nothing, on a GPU node",
+        case_of(
+            stack,
+            Compilers(cxx=gcc, ninja=ninja, not_there={"CC": "/opt/gcc-9/bin/gcc"}),
+            builds,
+            Gpus(driver="580.65", gpus=(_GPU,)),
+        ),
+        "warning: DeepSpeed cannot compile operators for a GPU: CC=/opt/gcc-9/bin/gcc is not there",
     )
     yield sick(
         "a gcc that is too new",

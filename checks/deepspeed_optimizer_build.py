@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Iterable, Iterator, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ from llm_doctor.model import (
     Compilers,
     CudaToolkits,
     Edit,
+    ExtensionBuilds,
     Finding,
     Fix,
     Gpu,
@@ -35,6 +37,7 @@ from llm_doctor.model import (
 )
 from llm_doctor.workload import deepspeed
 from llm_doctor.workload.data import Config, Value, Workload
+from llm_doctor.workload.launch import COMMAND_LINE
 
 DS_REPORT = Question(name="ds-report", imports=("torch", "deepspeed"), needs_imports=False, limit_s=60)
 
@@ -48,6 +51,15 @@ class Wanted(NamedTuple):
     cause: Value
 
 
+class Missing(NamedTuple):
+    """What the build lacks; whether the job must fail by it; what to unset where a variable is the reason."""
+
+    what: str
+    fatal: bool = False
+    certain: bool = False
+    unset: str = ""
+
+
 class DeepspeedOptimizerBuild(Check):
     """A DeepSpeed configuration asks for an optimizer that has to be compiled where nothing can be compiled.
 
@@ -56,7 +68,8 @@ class DeepspeedOptimizerBuild(Check):
     `optimizer.type` Adam or AdamW without `torch_adam`, which is DeepSpeedCPUAdam where the optimizer is
     offloaded and FusedAdam where it is not, and Lamb, Lion and Adagrad likewise, on a node without a
     compiler, without ninja, without nvcc where CUDA is needed, or where `ds_report` says that the
-    operator cannot be built.
+    operator cannot be built. An error where compiler or ninja is missing, `ds_report` says that the operator
+    is not installed, no earlier job left one, and no job script may bring another PATH.
 
     ## Why it breaks
 
@@ -66,8 +79,9 @@ class DeepspeedOptimizerBuild(Check):
 
     ## How it is proven
 
-    By `ds_report`'s table where it can be asked, which knows what is built already; else by what is
-    installed. The trial of cuda-toolkit-mismatch compiles an extension with `--deep`.
+    By `ds_report`'s table where it can be asked, which knows what is installed already, and by the compilers
+    that are here: what the table calls compatible was asked of neither compiler nor ninja. The trial of
+    cuda-toolkit-mismatch compiles an extension with `--deep`.
 
     ## Fix
 
@@ -84,7 +98,7 @@ class DeepspeedOptimizerBuild(Check):
 
     name = "deepspeed-optimizer-build"
     topic = "deepspeed-config"
-    severity = "warning"
+    severity = "error"
     since = "0.1.0"
     of_workload = True
     questions = (DS_REPORT,)
@@ -154,12 +168,15 @@ class DeepspeedOptimizerBuild(Check):
             wanted = _wanted(config)
             if wanted is None:
                 continue
-            says = deepspeed.op_is_compatible(report, wanted.op)
-            missing = f"ds_report says that {wanted.op} cannot be built" if says is False else None
-            if says is None and compilers is not None and not case.assumed:
-                missing = _missing(wanted, compilers, case)
-            if missing:
-                yield _suspicion(config, wanted, missing, certain=says is False)
+            if re.search(rf"^{wanted.op} \.+ *\[YES\]", report, re.MULTILINE):
+                continue
+            missing = None
+            if compilers is not None and not case.assumed:
+                missing = _missing(wanted, compilers, report, case)
+            if missing is None and deepspeed.op_is_compatible(report, wanted.op) is False:
+                missing = Missing(f"ds_report says that {wanted.op} cannot be built", certain=True)
+            if missing is not None:
+                yield _suspicion(config, wanted, missing)
 
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
@@ -200,19 +217,31 @@ def _wanted(config: Config) -> Wanted | None:
     return None
 
 
-def _missing(wanted: Wanted, compilers: Compilers, case: Case) -> str | None:
+def _missing(wanted: Wanted, compilers: Compilers, report: str, case: Case) -> Missing | None:
+    builds = case.known(ExtensionBuilds)
+    # A job script may load modules or activate an environment, which brings other programs.
+    scripted = case.workload is not None and any(
+        launch.place.path != COMMAND_LINE for launch in case.workload.launches
+    )
+    not_installed = deepspeed.op_is_compatible(report, wanted.op) is not None
+    # torch calls ninja even for what an earlier job built, which then calls no compiler.
+    rebuilt = compilers.ninja is None or (builds is not None and wanted.op not in builds.built)
+    fatal = not_installed and rebuilt and not scripted
+    named = compilers.not_there.get("CXX")
+    if named is not None:
+        return Missing(f"CXX={named} is not there", fatal, fatal, "unset CXX")
     if compilers.cxx is None:
-        return "there is no C++ compiler here"
+        return Missing("there is no C++ compiler here", fatal, fatal)
     if compilers.ninja is None:
-        return "there is no ninja here"
+        return Missing("there is no ninja here", fatal, fatal)
     kits, gpus = case.known(CudaToolkits), case.known(Gpus)
     # Without a GPU DeepSpeed takes the CPU for its accelerator, and its FusedAdam is C++.
     if wanted.cuda and gpus is not None and gpus.gpus and kits is not None and not kits.toolkits:
-        return "there is no CUDA toolkit (nvcc) here"
+        return Missing("there is no CUDA toolkit (nvcc) here")
     return None
 
 
-def _suspicion(config: Config, wanted: Wanted, missing: str, certain: bool) -> Suspicion:
+def _suspicion(config: Config, wanted: Wanted, missing: Missing) -> Suspicion:
     place = wanted.cause.place
     edit = Edit(
         action="set-key",
@@ -230,17 +259,17 @@ def _suspicion(config: Config, wanted: Wanted, missing: str, certain: bool) -> S
         edits=(edit,),
     )
     build = Fix(
-        title="install what builds it",
-        kind="command",
+        title="let the default compiler be taken" if missing.unset else "install what builds it",
+        kind="environment" if missing.unset else "command",
         applicability="manual",
-        preview="apt-get install build-essential ninja-build",
+        preview=missing.unset or "apt-get install build-essential ninja-build",
     )
     asked = f"optimizer.type {wanted.cause.constant} is {wanted.optimizer}"
-    message = f"{asked}, which is compiled at run time: {missing}"
+    message = f"{asked}, which is compiled at run time: {missing.what}"
     return Suspicion(
         Finding(
-            severity="warning",
-            confidence="certain" if certain else "likely",
+            severity="error" if missing.fatal else "warning",
+            confidence="certain" if missing.certain else "likely",
             message=message,
             subject=deepspeed.at(place),
             evidence={"op": wanted.op},
@@ -285,6 +314,16 @@ def _examples() -> Iterator[Example]:
         "warning: optimizer.type AdamW is DeepSpeedCPUAdam, which is compiled at run time: there is no"
         " C++ compiler"
         " here",
+    )
+    yield sick(
+        "no ninja, of which ds_report's compatibility says nothing",
+        deepspeed.example(
+            offload,
+            Compilers(cxx=cxx),
+            ds_report={"text": "cpu_adam ............... [NO] ....... [OKAY]"},
+        ),
+        "error: optimizer.type AdamW is DeepSpeedCPUAdam, which is compiled at run time: there is"
+        " no ninja here",
     )
     yield healthy(
         "no compiler, and the operator is built",

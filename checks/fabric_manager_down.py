@@ -37,6 +37,12 @@ from llm_doctor.model import (
     TrialResult,
 )
 
+_START = remedy("start the service, now and at boot", "sudo systemctl enable --now nvidia-fabricmanager")
+_ON_THE_HOST = remedy(
+    "in a virtual machine the service runs on the host: pass the GPUs on with their NVSwitches, or one GPU"
+    " without NVLink"
+)
+
 
 class FabricManagerDown(Check):
     """The GPUs hang on NVSwitch and the fabric manager does not run, so CUDA cannot start.
@@ -60,7 +66,8 @@ class FabricManagerDown(Check):
 
     ## Fix
 
-    Start the service; install the package of the driver's version.
+    Start the service; install the package whose version equals the driver's. From a container this is to be
+    done on the host.
 
     ## References
 
@@ -110,16 +117,12 @@ class FabricManagerDown(Check):
         ),
     )
     remedies = (
-        remedy("start the service, now and at boot", "sudo systemctl enable --now nvidia-fabricmanager"),
+        _START,
         remedy(
-            "where it refuses, install the one of the driver's very version",
-            "sudo apt-get install nvidia-fabricmanager-$(cut -d. -f1 "
-            "/sys/module/nvidia/version)=$(cat /sys/module/nvidia/version)-1",
+            "where it refuses, install the one whose version equals the driver's",
+            'v=$(cat /sys/module/nvidia/version); sudo apt-get install "nvidia-fabricmanager-${v%%.*}=$v-*"',
         ),
-        remedy(
-            "in a virtual machine the service runs on the host: pass the GPUs on with their "
-            "NVSwitches, or one GPU without NVLink"
-        ),
+        _ON_THE_HOST,
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
@@ -181,12 +184,26 @@ def _suspicion(case: Case, module: NvidiaModule, message: str, severity: Severit
         message=message if severity == "note" else f"{message}: CUDA fails with error 802",
         subject=Subject(kind="driver"),
         evidence={"nvswitches": list(module.nvswitches), "fabric_manager": module.fabric_manager},
-        fixes=_FIXES,
+        fixes=_fixes(case, module.version),
     )
     return Suspicion(finding, (TrialRequest(LAUNCH),) if _can_launch(case) else ())
 
 
-_FIXES: tuple[Fix, ...] = FabricManagerDown.remedies
+def _fixes(case: Case, driver: str) -> tuple[Fix, ...]:
+    """`-*` fits the revisions of NVIDIA's packages (580.65.06-1) and Ubuntu's (580.65.06-0ubuntu0.24.04.1):
+    to apt a version that ends in `*` is the beginning of one (apt-pkg/versionmatch.cc)."""
+    branch = driver.partition(".")[0]
+    fixes: tuple[Fix, ...] = (
+        _START,
+        remedy(
+            f"where it refuses, install the one whose version equals the driver's ({driver})",
+            f"sudo apt-get install 'nvidia-fabricmanager-{branch}={driver}-*'",
+        ),
+    )
+    system = case.known(System)
+    if system is not None and system.container:
+        fixes = tuple(msgspec.structs.replace(fix, title=f"on the host: {fix.title}") for fix in fixes)
+    return (*fixes, _ON_THE_HOST)
 
 
 # --- Examples -------------------------------------------------------------------------------------------

@@ -217,17 +217,22 @@ class GpuUnhealthy(Check):
             raise CannotTell("there is no NVIDIA GPU here")
         mine = job_gpus(case)
         module = case.known(NvidiaModule)
+        xids = _xids(module.xid_lines if module is not None else ())
+        of_gpu = _addresses(gpus, module, xids)
         for gpu in gpus.gpus:
             for severity, message, fixes in _sick(gpu):
+                if gpu.problem is not None:  # what the log says of a GPU that is gone is the same fault
+                    told = [xid.said for xid in xids.pop(of_gpu.get(gpu.index, ""), [])]
+                    message = "; ".join([message, *told])
                 yield _suspicion(gpu.index, severity if gpu.index in mine else "note", message, fixes)
-        for address, numbers in _xids(module.xid_lines if module is not None else ()).items():
-            index = next((gpu.index for gpu in gpus.gpus if _address(gpu) == address), None)
+        at_address = {address: index for index, address in of_gpu.items()}
+        for address, numbers in xids.items():
+            index = at_address.get(address)
             for xid in numbers:
                 hidden = index is not None and index not in mine
                 where = f"GPU {index}" if index is not None else f"the GPU at {address}"
-                yield _suspicion(
-                    index, "note" if hidden else xid.severity, f"{where}: {xid.said}", _XID_FIXES, "likely"
-                )
+                severity = "note" if hidden else xid.severity
+                yield _suspicion(index, severity, f"{where}: {xid.said}", _xid_fixes(address), "likely")
 
     def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
         """That Xid messages could not be read."""
@@ -298,10 +303,11 @@ class _Xid(NamedTuple):
     said: str
 
 
-_XID_FIXES = (
-    remedy("see what the kernel wrote, and when", "sudo dmesg --ctime | grep -i xid"),
-    remedy("reset the GPU where that was not done since", "sudo nvidia-smi --gpu-reset"),
-)
+def _xid_fixes(address: str) -> tuple[Fix, ...]:
+    return (
+        remedy("see what the kernel wrote, and when", "sudo dmesg --ctime | grep -i xid"),
+        remedy("reset the GPU where that was not done since", f"sudo nvidia-smi --gpu-reset -i {address}.0"),
+    )
 
 
 def _xids(lines: Sequence[str]) -> dict[str, list[_Xid]]:
@@ -340,9 +346,20 @@ def _meaning(number: int, times: int, action: str) -> _Xid:
     return _Xid("note", f"the driver reported Xid {number} since the machine started{often}: {what}")
 
 
-def _address(gpu: Gpu) -> str | None:
-    """As the kernel's log has it: `0000:3b:00`, of NVML's `00000000:3B:00.0`."""
-    return gpu.pci_bus_id.lower()[-12:].partition(".")[0] if gpu.pci_bus_id else None
+def _addresses(gpus: Gpus, module: NvidiaModule | None, xids: Iterable[str]) -> dict[int, str]:
+    """Where each GPU is on the bus, as the kernel's log has it: `0000:3b:00`, of NVML's `00000000:3B:00.0`.
+
+    Of a lost GPU NVML does not tell it. GPUs are numbered along the bus, so the addresses that the driver or
+    the log has beside the known ones are those of the lost GPUs, where there are as many."""
+    known = {gpu.index: _short(gpu.pci_bus_id[-12:]) for gpu in gpus.gpus if gpu.pci_bus_id}
+    lost = [gpu.index for gpu in gpus.gpus if not gpu.pci_bus_id]
+    listed = {_short(line.partition(" ")[0]) for line in (module.gpus if module is not None else ())}
+    left = sorted((listed | set(xids)) - set(known.values()))
+    return {**known, **(dict(zip(lost, left)) if len(lost) == len(left) else {})}
+
+
+def _short(address: str) -> str:
+    return address.lower().partition(".")[0]
 
 
 # --- Examples -------------------------------------------------------------------------------------------
@@ -391,6 +408,12 @@ def _examples() -> Iterator[Example]:
     )
     lost = Gpus(driver="580.65.06", gpus=(Gpu(index=0, problem="GPU is lost"),))
     yield sick("one GPU is gone", case_of(lost), "error: GPU 0 does not answer: GPU is lost")
+    yield sick(
+        "one GPU is gone, and the log says why",
+        case_of(lost, logged(off_the_bus)),
+        "error: GPU 0 does not answer: GPU is lost; the driver reported Xid 79 since the machine started: the"
+        " GPU fell off the bus",
+    )
     hung = Gpus(driver="580.65.06", gpus=(Gpu(index=0, problem="GPU requires restart"),))
     yield sick("one has to be reset", case_of(hung), "error: GPU 0 does not answer: GPU requires restart")
     yield sick(

@@ -25,6 +25,7 @@ from llm_doctor.model import Confidence, Edit, Environment, Finding, Fix, Gpu, G
 from llm_doctor.workload.data import Job, Launch, Place, Value, Workload
 from llm_doctor.workload.launch import COMMAND_LINE
 
+_COUNTS = ("nproc_per_node", "num_gpus", "num_processes")
 _ONE_OF = ("cpu", "multi_gpu", "tpu", "use_deepspeed", "use_fsdp")
 
 
@@ -287,11 +288,27 @@ def _too_many(case: Case, launch: Launch) -> Iterator[Finding]:
     if seen is None or number <= seen[0]:
         return
     count, where = seen
-    counts = ("nproc_per_node", "num_gpus", "num_processes")
-    value = next((launch.options[it] for it in counts if it in launch.options), None)
+    value = next((launch.options[it] for it in _COUNTS if it in launch.options), None)
     gpus = "1 GPU" if count == 1 else f"{count} GPUs"
     message = f"{number} processes are started on each node, and {where} {gpus}"
-    yield _finding("warning", message, value or Value(None, launch.place), confidence="likely")
+    fix = _as_many(launch, count)
+    yield _finding("warning", message, value or Value(None, launch.place), fix, confidence="likely")
+
+
+def _as_many(launch: Launch, gpus: int) -> Fix:
+    """Where the number of processes is given: how it reads with one process for each GPU."""
+    title = "start one process for each GPU that they see"
+    for name in _COUNTS:
+        if name in launch.options:
+            value = launch.options[name]
+            # accelerate counts the processes of all nodes.
+            wanted = gpus * (launch.nodes or 1) if name == "num_processes" else gpus
+            said = f"--{name} " if value.place.path == launch.place.path else f"{name}: "
+            return remedy(title, f"{said}{value.constant} -> {said}{wanted}", "config")
+    variable = launch.environment.get("NPROC_PER_NODE")
+    if variable is None:
+        return remedy(title)
+    return remedy(title, f"NPROC_PER_NODE={variable.constant} -> NPROC_PER_NODE={gpus}", "config")
 
 
 def _gpus_for(case: Case, launch: Launch) -> tuple[int, str] | None:

@@ -23,6 +23,18 @@ from llm_doctor.workload.data import Workload
 
 ENOUGH_BYTES = 1 << 30
 
+# By name: a wildcard does not hold for root (limits.conf(5)). `-` is the soft and the hard limit.
+_FOR_GOOD = remedy(
+    "for good, in /etc/security/limits.conf, with your user's name; then log in again",
+    "USER - memlock unlimited",
+    "config",
+)
+_OF_DAEMONS = remedy(
+    "for slurmd, docker and other daemons",
+    "LimitMEMLOCK=infinity   # in the [Service] part, or docker run --ulimit memlock=-1",
+    "config",
+)
+
 
 class LockedMemoryLimited(Check):
     """The limit of locked memory is too small for InfiniBand or pinned buffers.
@@ -86,16 +98,8 @@ class LockedMemoryLimited(Check):
     )
     remedies = (
         remedy("take the limit away before the job starts", "ulimit -l unlimited"),
-        remedy(
-            "for good, in /etc/security/limits.conf, then log in again",
-            "* soft memlock unlimited\n* hard memlock unlimited",
-            "config",
-        ),
-        remedy(
-            "for slurmd, docker and other daemons",
-            "LimitMEMLOCK=infinity   # in the [Service] part, or docker run --ulimit memlock=-1",
-            "config",
-        ),
+        _FOR_GOOD,
+        _OF_DAEMONS,
     )
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
@@ -107,9 +111,6 @@ class LockedMemoryLimited(Check):
         if limits.may_lock or limit is None or limit >= ENOUGH_BYTES:
             return
         system = case.known(System)
-        preview = "ulimit -l unlimited"
-        if system is not None and system.container in ("docker", "podman"):
-            preview = f"{system.container} run --ulimit memlock=-1 ..."
         yield Suspicion(
             Finding(
                 severity="warning",
@@ -118,14 +119,7 @@ class LockedMemoryLimited(Check):
                 f" ({', '.join(network.infiniband)})",
                 subject=Subject(kind="limit"),
                 evidence={"locked_memory_bytes": limit, "infiniband": list(network.infiniband)},
-                fixes=(
-                    Fix(
-                        title="take the limit away before the job starts",
-                        kind="command",
-                        applicability="manual",
-                        preview=preview,
-                    ),
-                ),
+                fixes=_fixes(limits.locked_memory_bytes.hard, system.container if system else None),
             )
         )
 
@@ -136,6 +130,20 @@ class LockedMemoryLimited(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _fixes(hard: int | None, container: str | None) -> tuple[Fix, ...]:
+    """In this shell as far as the hard limit goes, then where the limit comes from."""
+    fixes = []
+    if hard is None:
+        fixes.append(remedy("take the limit away before the job starts", "ulimit -l unlimited"))
+    elif hard >= ENOUGH_BYTES:
+        fixes.append(remedy("raise the limit before the job starts", f"ulimit -l {hard >> 10}"))
+    if container in ("docker", "podman"):
+        fixes.append(remedy("start the container without it", f"{container} run --ulimit memlock=-1 ..."))
+    else:
+        fixes += [_FOR_GOOD, _OF_DAEMONS]
+    return tuple(fixes)
 
 
 # --- Examples -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A variable of NCCL or torch is set that breaks collectives, slows them down, or does nothing any more."""
+"""A variable of NCCL, gloo or torch is set that breaks collectives, slows them down, or has an old name."""
 
 from __future__ import annotations
 
@@ -36,19 +36,25 @@ from llm_doctor.workload.data import Launch, Place, Value, Workload
 RENAMED_IN = (2, 2)
 """The torch that renamed its own variables: https://github.com/pytorch/pytorch/pull/114077"""
 _RENAMED = ("NCCL_BLOCKING_WAIT", "NCCL_ASYNC_ERROR_HANDLING", "NCCL_DESYNC_DEBUG", "NCCL_ENABLE_TIMING")
+_ALGORITHMS = ("Tree", "Ring", "CollNet", "CollNetDirect", "CollNetChain", "NVLS", "NVLSTree", "PAT")
+"""ncclAlgoStr of NCCL 2.8 to 2.28; the third name became the two behind it."""
+_OF_GLOO = ("GLOO_SOCKET_IFNAME", "TORCH_DISTRIBUTED_DEBUG")
+_OF_NCCL = ("NCCL_", "TORCH_NCCL_", "CUDA_LAUNCH_BLOCKING")
 
 
 class NcclEnvironmentRisky(Check):
-    """A variable of NCCL or torch is set that breaks collectives, slows them down, or does nothing any more.
+    """A variable of NCCL, gloo or torch is set that breaks collectives, slows them down, or has an old name.
 
     ## What it finds
 
     In the environment of the doctor, on a node with NVIDIA GPUs, and in what launch lines and scripts of a
     workload set: NCCL_SOCKET_IFNAME that names no interface which is up, or the loopback alone in a job of
-    several nodes; NCCL_IB_HCA that names no adapter; NCCL_P2P_DISABLE, NCCL_SHM_DISABLE and NCCL_IB_DISABLE
-    left on; NCCL_PROTO that forces LL128; (TORCH_)NCCL_BLOCKING_WAIT and CUDA_LAUNCH_BLOCKING left on,
-    (TORCH_)NCCL_ASYNC_ERROR_HANDLING off; NCCL_DEBUG=TRACE and TORCH_DISTRIBUTED_DEBUG=DETAIL; names that
-    torch 2.2 gave up.
+    several nodes; GLOO_SOCKET_IFNAME with a name that is no interface's; NCCL_IB_HCA that names no adapter,
+    and NCCL_NET=IB where none is left to use; NCCL_P2P_DISABLE (or NCCL_P2P_LEVEL=LOC), NCCL_SHM_DISABLE and
+    NCCL_IB_DISABLE left on; NCCL_ALGO with an algorithm that NCCL does not know, NCCL_PROTO that forces
+    LL128; (TORCH_)NCCL_BLOCKING_WAIT and CUDA_LAUNCH_BLOCKING left on, (TORCH_)NCCL_ASYNC_ERROR_HANDLING off;
+    NCCL_DEBUG=TRACE and TORCH_DISTRIBUTED_DEBUG=DETAIL; torch's own variables by their names of before 2.2,
+    which it takes with a warning. Without a GPU the environment of the doctor is judged for gloo alone.
 
     ## Why it breaks
 
@@ -68,6 +74,8 @@ class NcclEnvironmentRisky(Check):
     ## References
 
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
+    - src/misc/utils.cc (parseStringList: a name ends at a colon), src/graph/paths.cc (ncclGetLevel) and
+      src/graph/tuning.cc (parseList) of https://github.com/NVIDIA/nccl
     - https://github.com/pytorch/pytorch/pull/114077 (the names since torch 2.2)
     - https://github.com/ray-project/ray/issues/29419 (NCCL_BLOCKING_WAIT is slow)
     - https://pytorch.org/docs/stable/distributed.html#torch-distributed-debug
@@ -88,23 +96,15 @@ class NcclEnvironmentRisky(Check):
         if not on_node and workload is None:
             case.fact(Gpus)
             raise CannotTell("the driver names no GPU")
-        variables = case.known(Environment)
-        if on_node and variables is not None:
-            node = _Node(case, several_nodes=_several_nodes(variables, workload))
-            for name, value in variables.variables.items():
-                for risk in _judged(name, value, node):
-                    yield Suspicion(_finding(name, value, risk, Subject(kind="environment")))
-        if workload is None:
+        found = list(_inherited(case, on_node))
+        found += _of_workload(case) if workload is not None else ()
+        yield from found
+        if found or on_node:
             return
-        told = set()
-        for name, given, launch in _set_by(workload):
-            several = launch is not None and launch.nodes is not None and launch.nodes > 1
-            place = given.key or given.place
-            if isinstance(given.constant, (str, int)) and (name, place) not in told:
-                told.add((name, place))
-                # A file may be meant for other machines: what this one has says nothing.
-                for risk in _judged(name, str(given.constant), _Node(None, several, case)):
-                    yield Suspicion(_finding(name, str(given.constant), risk, at(place, "variable")))
+        left = [name for name in case.fact(Environment).variables if name.startswith(_OF_NCCL)]
+        if left:
+            verb = "are" if len(left) > 1 else "is"
+            raise CannotTell(f"{' and '.join(left)} {verb} set here, and there is no NVIDIA GPU to judge by")
 
     def concerns(self, workload: Workload, finding: Finding) -> bool:
         """One process speaks to nobody."""
@@ -128,8 +128,40 @@ class _Node:
         self.gpus = here.known(Gpus) if here is not None else None
         self.network = here.known(Network) if here is not None else None
         self.several_nodes = several_nodes
+        environment = here.known(Environment) if here is not None else None
+        self.variables = environment.variables if environment is not None else {}
         case = here or patient
         self.torch = case.version("torch") if case is not None else None
+
+
+def _inherited(case: Case, on_node: bool) -> Iterator[Suspicion]:
+    """What a job gets from the doctor's environment; without a GPU the processes of a job speak over gloo."""
+    variables = case.known(Environment)
+    if variables is None or not (on_node or _has_several_processes_here(case.workload)):
+        return
+    node = _Node(case, several_nodes=_several_nodes(variables, case.workload))
+    for name, value in variables.variables.items():
+        for risk in _judged(name, value, node) if on_node or name in _OF_GLOO else ():
+            yield Suspicion(_finding(name, value, risk, Subject(kind="environment")))
+
+
+def _has_several_processes_here(workload: Workload | None) -> bool:
+    """A batch job runs on another node."""
+    launches = workload.launches if workload is not None else ()
+    return any(it.job is None and (it.processes_per_node or 1) > 1 for it in launches)
+
+
+def _of_workload(case: Case) -> Iterator[Suspicion]:
+    assert case.workload is not None
+    told = set()
+    for name, given, launch in _set_by(case.workload):
+        several = launch is not None and launch.nodes is not None and launch.nodes > 1
+        place = given.key or given.place
+        if isinstance(given.constant, (str, int)) and (name, place) not in told:
+            told.add((name, place))
+            # A file may be meant for other machines: what this one has says nothing.
+            for risk in _judged(name, str(given.constant), _Node(None, several, case)):
+                yield Suspicion(_finding(name, str(given.constant), risk, at(place, "variable")))
 
 
 def _set_by(workload: Workload) -> Iterator[tuple[str, Value, Launch | None]]:
@@ -152,12 +184,16 @@ def _judged(name: str, value: str, node: _Node) -> Iterator[_Risk]:
     plain = name[len("TORCH_") :] if name.startswith("TORCH_NCCL_") else name
     if name == "NCCL_SOCKET_IFNAME" and value:
         yield from _interface(value, node)
-    elif name == "NCCL_IB_HCA" and node.network is not None and node.network.infiniband:
-        without_ports = ",".join(it.partition(":")[0] for it in value.split(","))
-        if not names_one(without_ports, list(node.network.infiniband), exact=False):
-            there = ", ".join(node.network.infiniband)
-            yield _Risk("warning", f"names no adapter of this node ({there}): NCCL falls back to sockets")
-    elif name == "NCCL_P2P_DISABLE" and on:
+    elif name == "GLOO_SOCKET_IFNAME" and value and node.network is not None:
+        yield from _interfaces_of_gloo(value, node.network)
+    elif name == "NCCL_IB_HCA" and value and node.network is not None:
+        yield from _adapter(value, node.network, node.variables.get("NCCL_NET", ""))
+    elif name == "NCCL_NET" and value.upper() == "IB":
+        if node.network is not None and not node.network.infiniband:
+            yield _Risk("error", "this node has no InfiniBand or RoCE adapter: NCCL ends")
+    elif name == "NCCL_ALGO":
+        yield from _algorithm(value)
+    elif (name == "NCCL_P2P_DISABLE" and on) or (name == "NCCL_P2P_LEVEL" and value in ("LOC", "0")):
         yield from _peer_access(node)
     elif name == "NCCL_SHM_DISABLE" and on:
         yield _Risk("note", "GPUs without peer access speak over the network card, more slowly")
@@ -186,11 +222,51 @@ def _judged(name: str, value: str, node: _Node) -> Iterator[_Risk]:
 def _interface(value: str, node: _Node) -> Iterator[_Risk]:
     if node.network is not None:
         up = [it.name for it in node.network.interfaces if it.up is not False]
-        if not names_one(value, up, exact=False):
+        if not names_one(_without_ports(value), up, exact=False):
             yield _Risk("error", f"names no interface of this node that is up ({', '.join(up)}): NCCL ends")
             return
     if node.several_nodes and value.lstrip("=") == "lo":
         yield _Risk("error", "the loopback does not reach the other nodes of the job")
+
+
+def _interfaces_of_gloo(value: str, network: Network) -> Iterator[_Risk]:
+    there = [it.name for it in network.interfaces]
+    absent = [it for it in value.split(",") if it not in there]
+    if absent:
+        named = "names" if absent == value.split(",") else f"{', '.join(absent)} is"
+        yield _Risk("error", f"{named} no interface of this node ({', '.join(there)}): gloo ends")
+
+
+def _adapter(value: str, network: Network, net: str) -> Iterator[_Risk]:
+    there = network.infiniband
+    if names_one(_without_ports(value), list(there), exact=False):
+        return
+    names_none = f"names no adapter of this node ({', '.join(there)})"
+    if not there and net.upper() != "IB":  # else NCCL_NET is what is told
+        yield _Risk("warning", "this node has no InfiniBand or RoCE adapter: NCCL falls back to sockets")
+    elif there and net.upper() == "IB":
+        yield _Risk("error", f"{names_none}, and NCCL_NET={net} leaves no other way: NCCL ends")
+    elif there:
+        yield _Risk("warning", f"{names_none}: NCCL falls back to sockets")
+
+
+def _without_ports(value: str) -> str:
+    """NCCL ends a name at a colon, of adapters and of interfaces."""
+    return ",".join(it.partition(":")[0] for it in value.split(","))
+
+
+def _algorithm(value: str) -> Iterator[_Risk]:
+    """`ring`, `^nvls,pat`, and since 2.24 for single collectives: `ring;allreduce:tree,pat`."""
+    named = (it for part in value.split(";") for it in part.rpartition(":")[2].lstrip("^").split(","))
+    known = [it.lower() for it in _ALGORITHMS]
+    unknown = [it for it in named if it and it.lower() not in known]
+    if unknown:
+        are = "is no algorithm" if len(unknown) == 1 else "are no algorithms"
+        yield _Risk(
+            "warning",
+            f"{', '.join(unknown)} {are} of NCCL's ({', '.join(_ALGORITHMS)}): a recent NCCL ends, an older"
+            " one leaves it out",
+        )
 
 
 def _peer_access(node: _Node) -> Iterator[_Risk]:

@@ -1,4 +1,4 @@
-"""The limit of open files is reached."""
+"""The limit of open files is too low."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from llm_doctor.check import (
     remedy,
     sick,
 )
-from llm_doctor.model import Finding, Fix, Limit, Limits, Subject
+from llm_doctor.model import Finding, Fix, Limit, Limits, Severity, Subject, System
 from llm_doctor.workload.data import Place, Training, Value, Workload
 from llm_doctor.workload.models import loads_in_workers
 
 USUAL = 1024
+TOO_FEW = 256
+"""With eight DataLoader workers torch 2.13 has 49 files open, and one more for each tensor that is kept."""
+ENOUGH = 65535
 
 
 class OpenFilesLimited(Check):
-    """The limit of open files is reached.
+    """The limit of open files is too low.
 
     ## What it finds
 
-    A limit below 1024 open files, the default of every system, which a service or container has lowered; and
-    one of just 1024 where a data loader of the workload has workers (a note). In a log: "Too many open files"
-    and what follows from it in torch's DataLoader.
+    A limit below 1024 open files, the default of every system, which a service or container has lowered: an
+    error below 256. And one of just 1024 where a data loader of the workload has workers (a note). In a log:
+    "Too many open files" and what follows from it in torch's DataLoader.
 
     ## Why it breaks
 
@@ -46,11 +49,13 @@ class OpenFilesLimited(Check):
 
     ## Fix
 
-    Raise the limit in the shell or service that starts the job.
+    Raise the soft limit in the job script, up to the hard one. The hard one is raised where it comes from:
+    the container, the service, or limits.conf, there by the user's name: a wildcard does not hold for root.
 
     ## References
 
     - https://pytorch.org/docs/stable/multiprocessing.html#file-descriptor-file-descriptor
+    - https://man7.org/linux/man-pages/man5/limits.conf.5.html
     - https://github.com/kuleshov-group/caduceus/issues/58
     """
 
@@ -118,24 +123,21 @@ class OpenFilesLimited(Check):
         workers = case.workload is not None and loads_in_workers(case.workload) is True
         if limit.soft is None or limit.soft > USUAL or (limit.soft == USUAL and not workers):
             return
-        may = limit.hard is None or limit.hard > limit.soft
-        raised = str(min(limit.hard or 65535, 65535))
-        preview = f"ulimit -n {raised}" if may else f"* hard nofile 65535   # {_LIMITS_CONF}"
-        fix = Fix(
-            title="raise it before the job starts" if may else "raise it for good, as root",
-            kind="command" if may else "config",
-            applicability="manual",
-            preview=preview,
-        )
-        spoken = "few for training" if limit.soft < USUAL else "few for a data loader with workers"
+        system = case.known(System)
+        severity: Severity = "note"
+        spoken = "few for a data loader with workers"
+        if limit.soft < USUAL:
+            severity, spoken = "warning", "few for training"
+        if limit.soft < TOO_FEW:
+            severity, spoken = "error", "too few for training"
         yield Suspicion(
             Finding(
-                severity="warning" if limit.soft < USUAL else "note",
+                severity=severity,
                 confidence="likely",
                 message=f"a process may have {limit.soft} files open: {spoken}",
                 subject=Subject(kind="limit"),
                 evidence={"soft": limit.soft, "hard": limit.hard},
-                fixes=(fix,),
+                fixes=tuple(_fixes(limit, system.container if system is not None else None)),
             )
         )
 
@@ -144,7 +146,28 @@ class OpenFilesLimited(Check):
         return _examples()
 
 
-_LIMITS_CONF = "in /etc/security/limits.conf, then log in again"
+def _fixes(limit: Limit, container: str | None) -> Iterator[Fix]:
+    """In the job script as far as the hard limit goes, then where the limit comes from."""
+    if limit.hard != limit.soft:
+        raised = ENOUGH if limit.hard is None else min(limit.hard, ENOUGH)
+        yield remedy("raise it in the job script, before the job starts", f"ulimit -n {raised}")
+    if container in ("docker", "podman"):
+        yield remedy(
+            "start the container with more", f"{container} run --ulimit nofile={ENOUGH}:{ENOUGH} ..."
+        )
+        return
+    if container is None:
+        # By name: a wildcard does not hold for root. `-` is the soft and the hard limit.
+        yield remedy(
+            "for good, in /etc/security/limits.conf, with your user's name; then log in again",
+            f"USER - nofile {ENOUGH}",
+            "config",
+        )
+    yield remedy(
+        "for slurmd, containerd and other daemons",
+        f"LimitNOFILE={ENOUGH}   # in the [Service] part",
+        "config",
+    )
 
 
 # --- Examples -------------------------------------------------------------------------------------------
@@ -166,8 +189,13 @@ def _examples() -> Iterator[Example]:
     yield healthy("the usual limit", limited(1024, 1048576))
     yield sick(
         "a service that lowers it",
-        limited(256, 256),
-        "warning: a process may have 256 files open: few for training",
+        limited(512, 512),
+        "warning: a process may have 512 files open: few for training",
+    )
+    yield sick(
+        "a limit for another kind of service",
+        limited(64, 4096),
+        "error: a process may have 64 files open: too few for training",
     )
     yield sick(
         "the usual limit and a data loader with workers",

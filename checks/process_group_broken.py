@@ -211,11 +211,14 @@ def _fixes(case: TrialCase, by_name: bool) -> Iterator[Fix]:
             applicability="manual",
             preview=f"unset {' '.join(unset)}",
         )
-    if measured.get("remedy"):
+    remedy = measured.get("remedy")
+    if remedy:
         # What makes one node work on its loopback keeps two nodes apart.
-        yield environment.export(
-            "on this node alone: with these variables it works", measured["remedy"], safe=False, verified=True
-        )
+        fix = environment.export("on this node alone: so it works", remedy, safe=False, verified=True)
+        gone = [name for name in unset if name not in remedy]
+        # Seen to work is what the fixed arm did, and it took the variables away as well.
+        lines = [f"unset {' '.join(gone)}"] if gone else []
+        yield msgspec.structs.replace(fix, preview="\n".join([*lines, fix.preview]))
 
 
 # --- Examples -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Sequence
 
 from llm_doctor.check import (
     CannotTell,
@@ -28,6 +28,9 @@ HIDES_ALL = ("", "-1", "NoDevFiles")
 """`NoDevFiles` is what SLURM sets for a job that asked for no GPU."""
 
 
+_NUMBER = re.compile(r"[+-]?\d+")
+
+
 class VisibleDevicesWrong(Check):
     """The job asks for a GPU that it cannot see.
 
@@ -35,15 +38,16 @@ class VisibleDevicesWrong(Check):
 
     `CUDA_VISIBLE_DEVICES`, as it is set where the doctor runs, and as launch lines and scripts of the
     workload set it, held against the GPUs of this node: empty, an index that does not exist, a GPU named
-    twice, a UUID (of a GPU or a MIG device) that no GPU has or that two begin with. In a log: torch, CUDA,
+    twice, a UUID (of a GPU or a MIG device) that no GPU has or that two begin with, numbers that no comma
+    separates (`0 1` is GPU 0). In a log: torch, CUDA,
     DeepSpeed, Lightning and vLLM that find no GPU, or fewer than the job names.
 
     ## Why it breaks
 
     CUDA_VISIBLE_DEVICES, the scheduler and the container decide which GPUs a process sees; it counts
     those from 0. CUDA says nothing of an entry that it does not know: it stops there, and the GPUs named
-    behind it are hidden. A GPU that is named twice hides all of them. More processes than GPUs end in
-    "invalid device ordinal".
+    behind it are hidden. Of an entry that begins with a number it reads the number and ignores the rest. A
+    GPU that is named twice hides all of them. More processes than GPUs end in "invalid device ordinal".
 
     ## How it is proven
 
@@ -241,7 +245,7 @@ def seen(value: str, gpus: Gpus) -> Seen:
     if value.strip() in HIDES_ALL:
         return Seen(())
     found: list[int | str] = []
-    for entry in (it.strip() for it in value.split(",")):
+    for entry in _entries(value):
         device = _device(entry, gpus)
         if device is None:
             return Seen(None)
@@ -251,6 +255,10 @@ def seen(value: str, gpus: Gpus) -> Seen:
             return Seen((), entry, "it names the same GPU again, and then CUDA shows none")
         found.append(device)
     return Seen(_numbers(found))
+
+
+def _entries(value: str) -> list[str]:
+    return [it.strip() for it in value.split(",")]
 
 
 def job_gpus(case: Case) -> frozenset[int]:
@@ -282,7 +290,7 @@ def _device(entry: str, gpus: Gpus) -> int | str | _Nothing | None:
         return _by_uuid(entry, gpus)
     if entry.startswith("MIG-"):
         return _by_mig_uuid(entry, gpus)
-    number = re.match(r"[+-]?\d+", entry)
+    number = _NUMBER.match(entry)
     if number is None:
         return _Nothing("it is neither a number nor a UUID")
     if not 0 <= int(number[0]) < len(gpus.gpus):
@@ -344,6 +352,12 @@ def _text(value: Value) -> str | None:
     return str(constant) if isinstance(constant, (str, int)) and not isinstance(constant, bool) else None
 
 
+def _listed(gpus: Sequence[int]) -> str:
+    """`GPU 0`, or `GPUs 0, 1 and 2`."""
+    *first, last = map(str, gpus)
+    return f"GPUs {', '.join(first)} and {last}" if first else f"GPU {last}"
+
+
 def _judged(text: str, gpus: Gpus, value: Value | None) -> Finding | None:
     shown = seen(text, gpus)
     count = "the GPU" if len(gpus.gpus) == 1 else f"all {len(gpus.gpus)} GPUs"
@@ -352,11 +366,18 @@ def _judged(text: str, gpus: Gpus, value: Value | None) -> Finding | None:
         severity: Severity = "warning" if value is None else "note"
         message = f"{VARIABLE} is {text.strip() or 'empty'}: it hides {count} of this node from CUDA"
     elif not shown.stops_at:
-        return None
+        cut = [(entry, it[0]) for entry in _entries(text) for it in [_NUMBER.match(entry)] if it]
+        cut = [(entry, number) for entry, number in cut if entry != number]
+        if not (cut and shown.gpus):
+            return None
+        read = " and ".join(f"{entry!r} as {number}" for entry, number in cut)
+        severity = "warning"
+        message = f"{VARIABLE}={text}: CUDA reads {read}, so it sees only {_listed(shown.gpus)}"
     else:
-        left = "" if shown.gpus is None else ", ".join(map(str, shown.gpus))
         severity = "error" if shown.gpus == () else "warning"
-        sees = f"sees GPU {left} alone" if left else "sees no GPU" if shown.gpus == () else "stops there"
+        sees = "stops there"
+        if shown.gpus is not None:
+            sees = f"sees only {_listed(shown.gpus)}" if shown.gpus else "sees no GPU"
         message = f"{VARIABLE}={text}: {shown.stops_at!r} is no device ({shown.because}), so CUDA {sees}"
         if shown.because.startswith("it names"):
             message = f"{VARIABLE}={text}: {shown.stops_at!r} stands there twice, and then CUDA shows no GPU"
@@ -400,8 +421,13 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "an index that does not exist",
         case("0,1,8", node(8)),
-        "warning: CUDA_VISIBLE_DEVICES=0,1,8: '8' is no device (this node has GPUs 0 to 7), so CUDA sees GPU"
-        " 0, 1 alone",
+        "warning: CUDA_VISIBLE_DEVICES=0,1,8: '8' is no device (this node has GPUs 0 to 7), so CUDA sees"
+        " only GPUs 0 and 1",
+    )
+    yield sick(
+        "numbers that no comma separates",
+        case("0 1", node(8)),
+        "warning: CUDA_VISIBLE_DEVICES=0 1: CUDA reads '0 1' as 0, so it sees only GPU 0",
     )
     yield sick(
         "numbers of another node",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as typing's own, which the program must not import yet: see __main__.py
 if TYPE_CHECKING:
     from llm_doctor.jupyter import Examined
     from llm_doctor.logs.data import Triage

@@ -224,7 +224,7 @@ def run(**options: Any) -> None:
         sys.exit(_run(options)[0])
     from llm_doctor import ranks
 
-    environment = [os.getcwd(), os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX")]
+    environment = [_here(), os.environ.get("VIRTUAL_ENV"), os.environ.get("CONDA_PREFIX")]
     question = json.dumps([*(str(options[it]) for it in (*_QUESTION, "python", "assume")), *environment])
     try:
         with ranks.once_per_node(os.environ, ranks.folder(), question) as turn:
@@ -239,6 +239,14 @@ def run(**options: Any) -> None:
         _complain(f"llm-doctor: {error}")
         code = INCOMPLETE
     sys.exit(code)
+
+
+def _here() -> str:
+    """The current folder; empty where that is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def _verdict_of(published: bytes) -> tuple[int, str]:
@@ -838,11 +846,14 @@ def _delivered(
     report: Report, targets: Sequence[_Target], draws: Sequence[Callable[[Any], str]], quiet: bool
 ) -> bool:
     """Whether every target got the report."""
-    written, lost = [], False
+    written, lost, left = [], False, None
     for target, draw in zip(targets, draws):
         text = draw(report)
         if not target.path:
-            lost = not _attempt("standard output", functools.partial(_emit, text)) or lost
+            try:
+                lost = not _attempt("standard output", functools.partial(_emit, text)) or lost
+            except BrokenPipeError as error:  # whoever read it has gone; the files are still wanted
+                left = error
         elif _attempt(target.path, functools.partial(_write_file, target.path, text)):
             written.append(target.path)
         else:  # a minute of trials is not thrown away
@@ -852,6 +863,8 @@ def _delivered(
         from llm_doctor.render import words
 
         _complain(f"{words.verdict_line(report)} (the report is in {', '.join(written)})")
+    if left is not None:
+        raise left
     return not lost
 
 

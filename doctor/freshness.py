@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import stat
@@ -19,20 +20,10 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple, Sequence
 
 from llm_doctor import __version__, cache
+from llm_doctor.variables import OF_STACK
 
-_VARIABLES = (
-    "VIRTUAL_ENV",
-    "CONDA_PREFIX",
-    "PATH",
-    "PYTHONPATH",
-    "LD_LIBRARY_PATH",
-    "CUDA_HOME",
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-)
-"""What an examination looks at first; a change of one is another question."""
+_VARIABLES = re.compile(f"{OF_STACK}|PATH|HOME|PYTHON\\w+|CC|CXX|(https?|no)_proxy", re.IGNORECASE)
+"""What checks and trials go by; a change of one is another question."""
 KEPT_S = 7 * 86400.0
 
 
@@ -48,8 +39,11 @@ def key(question: Sequence[str], python: str | None) -> str:
     """A name for a question to this machine as it is: boot, driver, GPUs, the patient's packages.
 
     `question` is the command line without what only says where the answer goes."""
-    parts: List[object] = [__version__, list(question), os.getcwd(), python]
-    parts += [os.environ.get(name) for name in _VARIABLES]
+    parts: List[object] = [__version__, list(question), python]
+    with contextlib.suppress(OSError):
+        parts.append(os.getcwd())
+    parts.append(sorted(it for it in os.environ.items() if _VARIABLES.fullmatch(it[0])))
+    parts.append(_locks())
     parts += [_first_line("/proc/sys/kernel/random/boot_id"), _first_line("/sys/module/nvidia/version")]
     parts += [resource.getrlimit(it) for it in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK)]
     parts.append(sorted(glob.glob("/proc/driver/nvidia/gpus/*")) + sorted(glob.glob("/dev/nvidia*")))
@@ -95,6 +89,15 @@ def forget(key: str) -> None:
 
 def _file(key: str) -> Path:
     return cache.folder("answers") / f"{key}.json"
+
+
+def _locks() -> List[str]:
+    """The locks of extension builds, also those that a killed one left: see facts/extension_builds.py."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = glob.escape(os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(caches, "torch_extensions"))
+    return sorted(
+        it for pattern in ("*/lock", "*/*/lock") for it in glob.iglob(os.path.join(folder, pattern))
+    )
 
 
 def _packages(python: str | None) -> Iterator[str]:

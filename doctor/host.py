@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
+from llm_doctor.variables import OF_JOB, OF_STACK
+
 PATIENT_CODE = Path(__file__).resolve().parent / "patient"
 OUTPUT_LIMIT = 1 << 20
 """Bytes of each stream that are kept of a command; one that writes more is ended."""
@@ -50,12 +52,7 @@ Answer = Mapping[str, Any]
 Ask = Callable[..., Answer]
 
 
-_ALLOWED_VARIABLE = re.compile(
-    r"(CUDA|NVIDIA|NCCL|TORCH|TORCHELASTIC|PYTORCH|TRITON|HF|HUGGING_?FACE|TRANSFORMERS|DS|DEEPSPEED|ACCELERATE|SLURM"
-    r"|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|UCX|FI|GLOO|ROCM|HIP|HSA|BNB|FSDP|VLLM)_\w+"
-    r"|(MASTER_(ADDR|PORT)|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|LD_LIBRARY_PATH|LD_PRELOAD|XDG_CACHE_HOME|TMPDIR"
-    r"|TOKENIZERS_PARALLELISM|BITSANDBYTES_NOWELCOME|PYTHONPATH|PYTHONHASHSEED|VIRTUAL_ENV|CONDA_PREFIX)"
-)
+_ALLOWED_VARIABLE = re.compile(f"{OF_STACK}|{OF_JOB}")
 SECRET_VARIABLE = re.compile(r"(?i)(token(?!iz)|secret|pass|(api|access|private)_?key|credential|cookie|jwt)")
 """Names of environment variables whose values are secrets."""
 _NOBODYS_BUSINESS = re.compile(
@@ -360,7 +357,10 @@ _HELPERS = threading.local()
 def _in_time(ask: Callable[[], Answer]) -> Answer:
     """Asks through the helper of the thread that wants to know."""
     if not hasattr(_HELPERS, "mine"):
-        _HELPERS.mine = _Helper()
+        try:
+            _HELPERS.mine = _Helper()
+        except RuntimeError:  # no further thread may be started
+            return ask()
     answer: Answer | None = _HELPERS.mine.ask(ask)
     if answer is not None:
         return answer

@@ -264,10 +264,14 @@ class Tool(Struct, frozen=True, kw_only=True):
 
 
 class Compilers(Struct, frozen=True, kw_only=True):
-    """The host compiler and ninja that an extension build would call."""
+    """The host compiler and ninja that an extension build would call.
+
+    `not_there` has the variables that name a compiler which is not there: CXX for C++, CC for Triton and as
+    nvcc's host compiler."""
 
     cxx: Optional[Tool] = None
     ninja: Optional[Tool] = None
+    not_there: Dict[str, str] = {}
 
 
 class Interpreter(Struct, frozen=True, kw_only=True):
@@ -409,11 +413,15 @@ class ExtensionLock(Struct, frozen=True, kw_only=True):
 class ExtensionBuilds(Struct, frozen=True, kw_only=True):
     """Where torch builds the extensions that are compiled on first use, and the locks that are there.
 
-    `nearest` is the folder itself or the first above it that is there, with links resolved."""
+    `nearest` is the folder itself or the first thing above it that is there, with links resolved;
+    `problem` says why nothing can be built there, as far as looking tells; `built` are the extensions
+    that an earlier job left there."""
 
     folder: str
     decided_by: Optional[str] = None
     nearest: Optional[str] = None
+    problem: Optional[str] = None
+    built: Tuple[str, ...] = ()
     locks: Tuple[ExtensionLock, ...] = ()
 
 

@@ -77,7 +77,7 @@ class Turn:
 
 @contextlib.contextmanager
 def once_per_node(
-    environ: Mapping[str, str], folder: Path, question: str = "", limit_s: float = BELIEVED_S
+    environ: Mapping[str, str], folder: Path | None, question: str = "", limit_s: float = BELIEVED_S
 ) -> Iterator[Turn]:
     """Waits until this rank has to examine or another one has done so. Raises NoVerdict after `limit_s`.
 
@@ -85,7 +85,7 @@ def once_per_node(
     where the folder cannot be used or is not this user's alone."""
     rank = rank_of(environ)
     shared = verdict = None
-    if rank is not None:
+    if rank is not None and folder is not None:
         with contextlib.suppress(OSError):
             shared = _shared(rank, folder, question, time.monotonic() + limit_s)
             verdict = shared.take()
@@ -112,9 +112,13 @@ def rank_of(environ: Mapping[str, str]) -> Rank | None:
     return None
 
 
-def folder() -> Path:
-    """On the node itself, unlike a home folder: the ranks of another node must not share."""
-    return Path(tempfile.gettempdir()) / f"llm-doctor-{os.getuid()}"
+def folder() -> Path | None:
+    """On the node itself, unlike a home folder: the ranks of another node must not share. None where nothing
+    can be written."""
+    try:
+        return Path(tempfile.gettempdir()) / f"llm-doctor-{os.getuid()}"
+    except OSError:
+        return None
 
 
 class _Shared:

@@ -5,6 +5,7 @@ The rest of the doctor is loaded meanwhile: reading is waiting, mostly, for the 
 from __future__ import annotations
 
 import datetime
+import resource
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -47,14 +48,15 @@ class Reading:
         self.began = time.monotonic()
         self._chosen = _once(lambda: patient.choose(host, python))
         self._sources = self._all_sources(host, model)
-        self._pool = ThreadPoolExecutor(max_workers=len(self._sources))
-        self._futures = {
-            name: self._pool.submit(_fact, source, read) for name, (source, read) in self._sources.items()
-        }
+        self._pool = ThreadPoolExecutor(max_workers=min(len(self._sources), _most_threads()))
+        self._left: list[Callable[[], None]] = []
+        self._futures = {name: self._begun(*source) for name, source in self._sources.items()}
 
     def facts(self) -> tuple[Facts, patient.Chosen, bool]:
         """All facts when they are read; the interpreter; whether Ctrl-C cut it short."""
         with self._pool:
+            for read in self._left:
+                read()
             try:
                 # In turns: a signal that comes between two steps of a wait without end is seen after it.
                 while wait(self._futures.values(), timeout=0.2).not_done:
@@ -63,6 +65,15 @@ class Reading:
                 INTERRUPTED.set()
             values = {name: future.result() for name, future in self._futures.items()}
         return Facts(**values), self._chosen(), INTERRUPTED.is_set()
+
+    def _begun(self, source: str, read: Callable[[], T]) -> Future[Fact[T]]:
+        """The fact on its way; where no further thread may be started, it is read when it is wanted."""
+        try:
+            return self._pool.submit(_fact, source, read)
+        except RuntimeError:
+            later: Future[Fact[T]] = Future()
+            self._left.append(lambda: later.set_result(_fact(source, read)))
+            return later
 
     def _all_sources(self, host: Host, model: str | None) -> dict[str, tuple[str, Callable[[], Any]]]:
         chosen = self._chosen
@@ -98,6 +109,13 @@ class Reading:
             "network": (network.SOURCE, lambda: network.read(host)),
             "extension_builds": (extension_builds.SOURCE, lambda: extension_builds.read(host)),
         }
+
+
+def _most_threads() -> int:
+    """Where the address space is limited, few: each thread sets aside 64 MiB and more of it, and one that gets
+    none hangs in its first steps."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return 100 if limit == resource.RLIM_INFINITY else max(1, limit >> 28)
 
 
 def _once(read: Callable[[], T]) -> Callable[[], T]:

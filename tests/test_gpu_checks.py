@@ -156,6 +156,9 @@ FOUR = node(4)
         ("+3", (3,)),
         ("0,2,-1,1", (0, 2)),
         ("0,,1", (0,)),
+        ("0 1", (0,)),
+        ("1;2", (1,)),
+        ("0-3", (0,)),
         ("0,1,", (0, 1)),
         ("all", ()),
         ("cuda:0", ()),
@@ -195,15 +198,44 @@ def torch_cuda() -> Any:
     return pytest.importorskip("torch.cuda", reason="the stack is not installed (make test installs it)")
 
 
-@given(numbers=st.lists(st.integers(-2, 3), min_size=1, max_size=6))
-def test_numbers_are_read_as_torch_reads_them(torch_cuda: Any, numbers: list[int]) -> None:
+@given(
+    numbers=st.lists(st.integers(-2, 3), min_size=1, max_size=6),
+    separator=st.sampled_from([",", ", ", " ", ";", ":", "."]),
+)
+def test_numbers_are_read_as_torch_reads_them(torch_cuda: Any, numbers: list[int], separator: str) -> None:
     if not hasattr(torch_cuda, "_parse_visible_devices"):
         pytest.skip("this torch does not read the variable itself")
-    value = ",".join(map(str, numbers))
+    value = separator.join(map(str, numbers))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", value)
         theirs = torch_cuda._parse_visible_devices()
     assert list(seen(value, FOUR).gpus or ()) == theirs
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0 1", "CUDA_VISIBLE_DEVICES=0 1: CUDA reads '0 1' as 0, so it sees only GPU 0"),
+        ("0,1-3", "CUDA_VISIBLE_DEVICES=0,1-3: CUDA reads '1-3' as 1, so it sees only GPUs 0 and 1"),
+        ("2;3,1,0", "CUDA_VISIBLE_DEVICES=2;3,1,0: CUDA reads '2;3' as 2, so it sees only GPUs 2, 1 and 0"),
+        (
+            "0,1,2,4",
+            "CUDA_VISIBLE_DEVICES=0,1,2,4: '4' is no device (this node has GPUs 0 to 3), so CUDA sees only"
+            " GPUs 0, 1 and 2",
+        ),
+        (
+            "0 1,9",
+            "CUDA_VISIBLE_DEVICES=0 1,9: '9' is no device (this node has GPUs 0 to 3), so CUDA sees only"
+            " GPU 0",
+        ),
+    ],
+)
+def test_it_is_said_which_gpus_are_seen(value: str, message: str) -> None:
+    (finding,) = result(
+        "visible-devices-wrong", case_of(FOUR, Environment(variables={"CUDA_VISIBLE_DEVICES": value}))
+    ).findings
+    assert (finding.severity, finding.message) == ("warning", message)
+    assert [fix.preview for fix in finding.fixes] == ["export CUDA_VISIBLE_DEVICES=0,1,2,3"]
 
 
 def launched(value: object) -> Workload:
@@ -369,6 +401,65 @@ def test_xids_are_counted_by_gpu_and_number() -> None:
     ]
 
 
+def lost(*indices: int, known: tuple[str, ...] = MODULE.gpus, **settings: Any) -> list[str]:
+    """What is said of four GPUs of which these are lost, and of all of which the log has an Xid 79."""
+    gpus = tuple(
+        Gpu(index=it.index, problem="GPU is lost") if it.index in indices else it for it in node(4).gpus
+    )
+    lines = tuple(f"NVRM: Xid (PCI:0000:{16 + it:02x}:00): 79, GPU has fallen off the bus." for it in indices)
+    module = NvidiaModule(version="580.65.06", gpus=known, xid_lines=lines)
+    found = check_case(GpuUnhealthy, case_of(Gpus(driver="580.65.06", gpus=gpus), module), ()).findings
+    return [f"{it.severity} {it.subject.gpu}: {it.message}" for it in found]
+
+
+def test_a_lost_gpu_and_its_xid_are_one_finding() -> None:
+    """The driver's list of GPUs has its place on the bus, where NVML has it no more."""
+    all_four = tuple(f"0000:{16 + it:02x}:00.0 NVIDIA H100" for it in range(4))
+    off = (
+        "does not answer: GPU is lost; the driver reported Xid 79 since the machine started: the GPU fell off"
+        " the bus"
+    )
+    assert lost(2, known=()) == [f"error 2: GPU 2 {off}"]
+    assert lost(2, known=all_four) == [f"error 2: GPU 2 {off}"]
+    assert lost(1, 3, known=all_four) == [f"error 1: GPU 1 {off}", f"error 3: GPU 3 {off}"]
+
+
+def test_an_xid_of_a_gpu_that_is_none_of_these_names_it_in_the_reset() -> None:
+    """Two GPUs are lost and one wrote to the log: which of them it was is not known."""
+    gpus = tuple(
+        Gpu(index=it.index, problem="GPU is lost") if it.index in (1, 2) else it for it in node(4).gpus
+    )
+    line = "NVRM: Xid (PCI:0000:12:00): 79, GPU has fallen off the bus."
+    module = NvidiaModule(version="580.65.06", xid_lines=(line,))
+    *_, finding = check_case(GpuUnhealthy, case_of(Gpus(driver="1", gpus=gpus), module), ()).findings
+    assert finding.message.startswith("the GPU at 0000:12:00: the driver reported Xid 79")
+    assert finding.fixes[-1].preview == "sudo nvidia-smi --gpu-reset -i 0000:12:00.0"
+
+
+def test_a_reset_is_of_one_gpu() -> None:
+    module = NvidiaModule(version="580.65.06", xid_lines=("NVRM: Xid (PCI:0000:11:00): 119, GSP timeout",))
+    (finding,) = check_case(GpuUnhealthy, case_of(node(2), module), ()).findings
+    assert finding.fixes[-1].preview == "sudo nvidia-smi --gpu-reset -i 0000:11:00.0"
+
+
+def test_the_fabric_manager_is_installed_of_the_driver_s_version_and_on_the_host() -> None:
+    """`-*` fits NVIDIA's packages (580.65.06-1) and Ubuntu's (580.65.06-0ubuntu0.24.04.1)."""
+    down = node(2, fabric_state="in-progress", fabric_status=None)
+    fixes = {}
+    for container in (None, "docker"):
+        system = System(os="Ubuntu 24.04", kernel="6.8", machine="x86_64", container=container)
+        (finding,) = result("fabric-manager-down", case_of(down, MODULE, system)).findings
+        fixes[container] = [(fix.title, fix.preview) for fix in finding.fixes]
+    start, install, _ = fixes[None]
+    assert start == ("start the service, now and at boot", "sudo systemctl enable --now nvidia-fabricmanager")
+    assert install == (
+        "where it refuses, install the one whose version equals the driver's (580.65.06)",
+        "sudo apt-get install 'nvidia-fabricmanager-580=580.65.06-*'",
+    )
+    assert [title.partition(":")[0] for title, _ in fixes["docker"][:2]] == ["on the host"] * 2
+    assert [preview for _, preview in fixes["docker"]] == [preview for _, preview in fixes[None]]
+
+
 def test_a_fault_that_comes_after_a_recovery_counts() -> None:
     line = "NVRM: Xid (PCI:0000:10:00): {}, pid=1"
     recovered = line.format(154) + ", GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)"
@@ -476,7 +567,7 @@ def test_a_launch_line_that_names_a_gpu_too_many(false_driver: Driver, tmp_path:
     report = report_of(run_doctor(*arguments, env=false_driver.play("v100", count=2), cwd=tmp_path))
     (finding,) = check_of(report, "visible-devices-wrong")["findings"]
     assert finding["message"] == (
-        "CUDA_VISIBLE_DEVICES=1,2: '2' is no device (this node has GPUs 0 to 1), so CUDA sees GPU 1 alone"
+        "CUDA_VISIBLE_DEVICES=1,2: '2' is no device (this node has GPUs 0 to 1), so CUDA sees only GPU 1"
     )
     assert (finding["subject"]["path"], finding["subject"]["line"]) == ("train.sh", 2)
 

@@ -15,9 +15,11 @@ from conftest import NEUTRAL, check_of, processes_with, report_of, run_doctor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_doctor.check import case_of
+from llm_doctor.checks.locked_memory_limited import LockedMemoryLimited
 from llm_doctor.facts import network
 from llm_doctor.host import PATIENT_CODE, Host
-from llm_doctor.model import Interface
+from llm_doctor.model import Interface, Limit, Limits, Network, System
 from llm_doctor.patient.all_reduce import names_one
 
 
@@ -131,8 +133,47 @@ def test_a_low_limit_of_open_files_is_told() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 4096))
 
     result = examined("open-files-limited", "--no-probes", preexec_fn=lowered)
-    assert said(result) == [("warning", "a process may have 200 files open: few for training")]
+    assert said(result) == [("error", "a process may have 200 files open: too few for training")]
     assert result["findings"][0]["fixes"][0]["preview"] == "ulimit -n 4096"
+
+
+def test_a_limit_that_nobody_may_raise_here_is_raised_for_the_user_and_never_by_a_wildcard() -> None:
+    import resource
+
+    def lowered() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+
+    result = examined("open-files-limited", "--no-probes", preexec_fn=lowered)
+    assert said(result) == [("warning", "a process may have 512 files open: few for training")]
+    previews = [fix["preview"] for fix in result["findings"][0]["fixes"]]
+    for container in ("run --ulimit nofile=65535:65535 ...", "USER - nofile 65535", "LimitNOFILE=65535"):
+        previews = [preview for preview in previews if container not in preview]
+    assert result["findings"][0]["fixes"] and previews == []
+
+
+@pytest.mark.parametrize(
+    ("hard", "container", "previews"),
+    [
+        (None, "docker", ["ulimit -l unlimited", "docker run --ulimit memlock=-1 ..."]),
+        (8 << 30, "podman", ["ulimit -l 8388608", "podman run --ulimit memlock=-1 ..."]),
+        (65536, "docker", ["docker run --ulimit memlock=-1 ..."]),
+        (65536, None, ["USER - memlock unlimited", "LimitMEMLOCK=infinity"]),
+    ],
+)
+def test_locked_memory_is_raised_in_the_shell_as_far_as_the_hard_limit_goes(
+    hard: int | None, container: str | None, previews: list[str]
+) -> None:
+    limits = Limits(
+        locked_memory_bytes=Limit(soft=65536, hard=hard),
+        open_files=Limit(),
+        processes=Limit(),
+        may_lock=False,
+    )
+    adapter = Network(interfaces=(Interface(name="ib0", up=True),), infiniband=("mlx5_0",))
+    system = System(os="Linux", kernel="6.1", machine="x86_64", container=container)
+    (suspicion,) = LockedMemoryLimited().examine(case_of(limits, adapter, system))
+    found = [fix.preview.partition("   #")[0] for fix in suspicion.finding.fixes]
+    assert found == previews
 
 
 def test_the_same_limit_is_enough_for_nobody_and_the_usual_one_for_all() -> None:
@@ -239,6 +280,126 @@ def test_a_build_without_ninja_is_tried(
     assert message == "DeepSpeed cannot compile operators: there is no ninja on PATH"
     (case,) = result["trials"][0]["cases"]
     assert case["broken"]["outcome"] == "failed" and "inja" in case["broken"]["error"]
+
+
+def test_a_folder_that_cannot_be_made_is_found_without_asking_for_it(
+    make_patient: Callable[..., Path], stack_site: str, tmp_path: Path
+) -> None:
+    """Neither a file on the way nor a file system that takes no folder is seen by looking at mounts."""
+    (tmp_path / "file").touch()
+    python = make_patient(packages={"deepspeed": "0.16.4"}, behind=(stack_site,))
+    wants = ("cannot-compile-ops", "--python", str(python))
+    under_a_file = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "file" / "ext")}
+    looked = examined(*wants, "--no-probes", env=under_a_file)
+    tried = examined(*wants, env=under_a_file)
+    ((_, message),) = said(tried)
+    assert said(looked) == said(tried)
+    assert message == (
+        f"DeepSpeed cannot compile operators: nothing can be built in {tmp_path}/file/ext:"
+        f" {tmp_path}/file is not a folder"
+    )
+    (case,) = tried["trials"][0]["cases"]
+    assert case["broken"]["error"] == f"nothing can be built in {tmp_path}/file/ext: Not a directory"
+    ((_, message),) = said(examined(*wants, env={"TORCH_EXTENSIONS_DIR": "/proc/foo"}))
+    assert message.startswith("DeepSpeed cannot compile operators: nothing can be built in /proc/foo: ")
+
+
+def test_a_folder_that_torch_would_make_is_not_left_behind(
+    make_patient: Callable[..., Path], stack_site: str, tmp_path: Path
+) -> None:
+    if not (shutil.which("ninja") and shutil.which("c++")):
+        pytest.skip("there is no ninja or no C++ compiler")
+    (tmp_path / "home").mkdir()
+    python = make_patient(packages={"deepspeed": "0.16.4"}, behind=(stack_site,))
+    environment = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "home" / "to" / "ext")}
+    result = examined("cannot-compile-ops", "--python", str(python), env=environment)
+    assert (said(result), result["trials"][0]["status"]) == ([], "refuted")
+    assert os.listdir(tmp_path / "home") == []
+
+
+def test_a_compiler_that_a_variable_names_and_that_is_not_there(
+    make_patient: Callable[..., Path], stack_site: str
+) -> None:
+    python = make_patient(packages={"deepspeed": "0.16.4"}, behind=(stack_site,))
+    wants = ("cannot-compile-ops", "--python", str(python))
+    result = examined(*wants, env={"CXX": "/nonexistent/g++", "CC": "/nonexistent/gcc"})
+    # CC is for CUDA code and Triton, which nothing here compiles.
+    (finding,) = result["findings"]
+    assert finding["message"] == "DeepSpeed cannot compile operators: CXX=/nonexistent/g++ is not there"
+    assert [fix["preview"] for fix in finding["fixes"]] == ["unset CXX"]
+    assert (finding["confidence"], finding["proof"]["status"]) == ("proven", "reproduced")
+
+
+def test_a_compiler_with_a_launcher_before_it_is_a_compiler(
+    make_patient: Callable[..., Path], stack_site: str
+) -> None:
+    if not shutil.which("c++"):
+        pytest.skip("there is no C++ compiler")
+    python = make_patient(packages={"deepspeed": "0.16.4"}, behind=(stack_site,))
+    result = examined("cannot-compile-ops", "--no-probes", "--python", str(python), env={"CXX": "env c++"})
+    assert not [message for _, message in said(result) if "compiler" in message or "CXX" in message]
+
+
+@pytest.fixture
+def offload(tmp_path: Path) -> Path:
+    """A folder with a job that makes DeepSpeedCPUAdam, and nothing to build it with in bin/."""
+    (tmp_path / "ds.json").write_text(
+        '{"train_batch_size": 8, "optimizer": {"type": "Adam"},'
+        ' "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}'
+    )
+    (tmp_path / "t.py").write_text("import deepspeed\n")
+    (tmp_path / "bin").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [((), "there is no C++ compiler here"), (("c++", "g++"), "there is no ninja here")],
+)
+def test_an_optimizer_that_ds_report_calls_compatible_cannot_be_built(
+    offload: Path, stack_site: str, there: tuple[str, ...], missing: str
+) -> None:
+    """ds_report's OKAY is of the operator's own needs: neither the compiler nor ninja is among them."""
+    pytest.importorskip("deepspeed")
+    for program in there:
+        path = shutil.which(program)
+        if path is None:
+            pytest.skip(f"there is no {program}")
+        (offload / "bin" / program).symlink_to(path)
+    environment = {"PATH": str(offload / "bin"), "TORCH_EXTENSIONS_DIR": str(offload / "extensions")}
+    done = run_doctor(
+        "run", "--only", "deepspeed-optimizer-build", "--format", "json", "deepspeed", "t.py",
+        "--deepspeed", "ds.json", cwd=str(offload), env=environment,
+    )  # fmt: skip
+    (finding,) = check_of(report_of(done), "deepspeed-optimizer-build")["findings"]
+    assert (done.returncode, finding["severity"], finding["confidence"]) == (1, "error", "certain")
+    assert finding["message"] == (
+        f"optimizer.type Adam is DeepSpeedCPUAdam, which is compiled at run time: {missing}"
+    )
+
+
+def test_a_job_script_may_bring_the_compiler(offload: Path, stack_site: str) -> None:
+    pytest.importorskip("deepspeed")
+    (offload / "job.sh").write_text("module load gcc\ndeepspeed t.py --deepspeed ds.json\n")
+    environment = {"PATH": str(offload / "bin"), "TORCH_EXTENSIONS_DIR": str(offload / "extensions")}
+    result = examined("deepspeed-optimizer-build", "job.sh", cwd=str(offload), env=environment)
+    assert [severity for severity, _ in said(result)] == ["warning"]
+
+
+def test_an_optimizer_that_was_built_before_may_need_no_compiler(offload: Path, stack_site: str) -> None:
+    pytest.importorskip("deepspeed")
+    ninja = shutil.which("ninja")
+    if ninja is None:
+        pytest.skip("there is no ninja")
+    (offload / "bin" / "ninja").symlink_to(ninja)
+    built = offload / "extensions" / "cpu_adam"
+    built.mkdir(parents=True)
+    (built / "cpu_adam.so").touch()
+    result = examined(
+        "deepspeed-optimizer-build", "deepspeed", "t.py", "--deepspeed", "ds.json", cwd=str(offload),
+        env={"PATH": str(offload / "bin"), "TORCH_EXTENSIONS_DIR": str(offload / "extensions")},
+    )  # fmt: skip
+    assert [severity for severity, _ in said(result)] == ["warning"]
 
 
 def test_a_whole_tool_chain_compiles_and_leaves_nothing(stack_site: str, tmp_path: Path) -> None:

@@ -321,9 +321,8 @@ SAID = {
         " hw-thermal): it is too hot",
     ),
     "lost-gpu": (
-        "gpu-unhealthy: error: GPU 5 does not answer: GPU is lost",
-        "gpu-unhealthy: warning: the GPU at 0000:90:00: the driver reported Xid 79 since the machine started:"
-        " the GPU fell off the bus",
+        "gpu-unhealthy: error: GPU 5 does not answer: GPU is lost; the driver reported Xid 79 since the"
+        " machine started: the GPU fell off the bus",
     ),
     "lost-while-asked": ("gpu-unhealthy: error: GPU 1 does not answer: GPU is lost",),
     "memory-errors": (
@@ -478,7 +477,7 @@ def test_torch_is_held_against_the_driver_and_the_gpus(
             "0,9",
             [
                 "visible-devices-wrong: warning: CUDA_VISIBLE_DEVICES=0,9: '9' is no device (this node has"
-                " GPUs 0 to 7), so CUDA sees GPU 0 alone"
+                " GPUs 0 to 7), so CUDA sees only GPU 0"
             ],
         ),
         ("mig", "MIG-6c9d7c3e-2b0a-5f4e-9d1c-0a8b7c6d5e41", []),

@@ -5,19 +5,25 @@ from __future__ import annotations
 from llm_doctor.host import Host
 from llm_doctor.model import Compilers, Tool
 
-SOURCE = "c++ --version, ninja --version"
+SOURCE = "$CXX, $CC, c++ --version, ninja --version"
 
 
 def read(host: Host) -> Compilers:
     """The compiler that torch.utils.cpp_extension would call ($CXX, else c++), and ninja."""
-    return Compilers(cxx=_tool(host, host.env("CXX") or "c++"), ninja=_tool(host, "ninja"))
+    # As words: "ccache g++" is a compiler too.
+    named = {name: (host.env(name) or "").split() for name in ("CXX", "CC")}
+    return Compilers(
+        cxx=_tool(host, named["CXX"] or ["c++"]),
+        ninja=_tool(host, ["ninja"]),
+        not_there={name: words[0] for name, words in named.items() if words and not host.which(words[0])},
+    )
 
 
-def _tool(host: Host, program: str) -> Tool | None:
-    path = host.which(program)
+def _tool(host: Host, words: list[str]) -> Tool | None:
+    path = host.which(words[0])
     if path is None:
         return None
-    done = host.run([path, "--version"], seconds=10)
+    done = host.run([path, *words[1:], "--version"], seconds=10)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
         return Tool(path=path, version=f"unknown: {done.problem or 'prints no version'}")

@@ -21,10 +21,13 @@ def read(host: Host) -> ExtensionBuilds:
             folder, decided_by = value.rstrip("/") + below, variable
     folder = host.absolute(folder)
     there = host.is_folder(folder)
+    nearest = _nearest(host, folder)
     return ExtensionBuilds(
         folder=folder,
         decided_by=decided_by,
-        nearest=_nearest(host, folder),
+        nearest=host.real(nearest),
+        problem=_problem(host, nearest),
+        built=_built(host, folder) if there else (),
         locks=tuple(ExtensionLock(path=path, age_s=age, held=held) for path, age, held in host.locks(folder))
         if there
         else (),
@@ -32,6 +35,27 @@ def read(host: Host) -> ExtensionBuilds:
 
 
 def _nearest(host: Host, folder: str) -> str:
-    while folder != "/" and not host.is_folder(folder):
+    while folder != "/" and not host.exists(folder):
         folder = folder.rpartition("/")[0] or "/"
-    return host.real(folder)
+    return folder
+
+
+def _problem(host: Host, nearest: str) -> str | None:
+    if host.exists(nearest) and not host.is_folder(nearest):
+        return f"{nearest} is not a folder"
+    return f"this user may not write in {nearest}" if host.usable(nearest) is False else None
+
+
+def _built(host: Host, folder: str) -> tuple[str, ...]:
+    """NAME/NAME.so, or in the default folder py311_cu121/NAME/NAME.so."""
+    above = [folder, *(f"{folder}/{name}" for name in host.names(folder) if name.startswith("py"))]
+    return tuple(
+        sorted(
+            {
+                name
+                for parent in above
+                for name in host.names(parent)
+                if host.exists(f"{parent}/{name}/{name}.so")
+            }
+        )
+    )

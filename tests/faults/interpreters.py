@@ -52,7 +52,6 @@ def _started(name: str, source: str, says: str | None = None, slow: bool = False
 
 
 ON_PYTHONPATH = "export PYTHONPATH={scene}/user:$PYTHONPATH"
-SHADOWED = "the doctor itself imports the false module"
 NO_PYTHON = r"python unavailable: .*is not a Python that works"
 
 FAULTS = (
@@ -171,25 +170,21 @@ FAULTS = (
     Fault(
         "a json.py in the current folder",
         files={"cwd/json.py": "raise RuntimeError('not that json')\n"},
-        known=SHADOWED,
     ),
     Fault(
         "a typing.py in the current folder",
         files={"cwd/typing.py": "raise RuntimeError('not that typing')\n"},
-        known=SHADOWED,
     ),
     Fault(
         "a json.py on PYTHONPATH",
         says=rf"{NO_PYTHON} .*not that json",
         files={"user/json.py": "raise RuntimeError('not that json')\n"},
         shell=ON_PYTHONPATH,
-        known=SHADOWED,
     ),
     Fault(
         "a typing.py on PYTHONPATH",
         says=rf"{NO_PYTHON} .*not that typing",
         files={"user/typing.py": "raise RuntimeError('not that typing')\n"},
         shell=ON_PYTHONPATH,
-        known=SHADOWED,
     ),
 )

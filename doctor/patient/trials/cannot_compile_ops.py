@@ -1,6 +1,6 @@
 """An extension of one C++ function, compiled as torch compiles one on first use, and loaded.
 
-settings: {"folder": where torch builds extensions, or the nearest folder above that is there}
+settings: {"folder": where torch builds extensions, which need not be there}
 """
 
 import os
@@ -25,12 +25,15 @@ def combinations(settings: Dict[str, Any]) -> List[Dict[str, Any]]:
 
 
 def broken(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, Any]:
-    """With the environment as it is, beside the folder that torch would build in."""
+    """With the environment as it is, in the folder that torch would build in, or where it would make it."""
+    wanted = nearest = settings["folder"]
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
     try:
-        with scratch_folder(settings["folder"]) as folder:
+        with scratch_folder(nearest) as folder:
             return _built(folder)
     except OSError as error:
-        raise Failed("nothing can be built in %s: %s" % (settings["folder"], error.strerror)) from error
+        raise Failed("nothing can be built in %s: %s" % (wanted, error.strerror)) from error
 
 
 def fixed(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, Any]:
