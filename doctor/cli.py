@@ -111,7 +111,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     "compare": (
         "llm-doctor compare before.json after.json",
         "llm-doctor compare nodes/*.json             which node is odd",
-        "llm-doctor run --save && llm-doctor compare since the last --save",
+        "llm-doctor run --save; llm-doctor compare   since the last --save",
     ),
     "schema": ("llm-doctor schema > report.schema.json", "llm-doctor schema triage > triage.schema.json"),
 }
@@ -241,6 +241,18 @@ def run(**options: Any) -> None:
     sys.exit(code)
 
 
+def _asked(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words that ask for the same again, but for the patient and for where the report goes."""
+    words = [f"--{name.replace('_', '-')}" for name in ("no_probes", "deep") if options[name]]
+    words += [
+        word for name in ("only", "skip", "assume") for it in options[name] for word in (f"--{name}", it)
+    ]
+    words += ["--model", options["model"]] if options["model"] else []
+    words += ["--budget", f"{options['budget']:g}"] if options["budget"] != 60 else []
+    words += ["--fail-on", options["fail_on"]] if options["fail_on"] else []
+    return (*words, *options["workload"])
+
+
 def _here() -> str:
     """The current folder; empty where that is gone."""
     try:
@@ -287,6 +299,9 @@ def _run(options: Mapping[str, Any]) -> tuple[int, str]:
     else:
         host = real_host()
     report, draws = _examined(host, python, no_probes, options, lambda: _renderers(targets, options))
+    import msgspec
+
+    report = msgspec.structs.replace(report, asked=_asked(options))
     recording = recorder.recording(python) if recorder else None
     files = [str(it) for it in (report.workload or {}).get("files", ())]
     original: Report = report
@@ -679,7 +694,13 @@ def show(**options: Any) -> None:
 
 
 def _contents(path: str, limit: int) -> bytes:
-    """The first bytes of a file, or of a pipe that somebody writes to. Raises OSError."""
+    """The first bytes of a file, or of a pipe that somebody writes to; - is standard input.
+
+    Raises OSError."""
+    if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "it is closed")
+        return sys.stdin.buffer.read(limit)
     # Without blocking: a named pipe that nobody writes to would never open.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
@@ -695,9 +716,19 @@ def _read_report(path: str) -> Report:
     try:
         return saved.read_report(_contents(path, saved.SIZE_LIMIT + 1))
     except saved.BadReport as error:
-        raise click.UsageError(f"{path}: {error}") from error
+        raise _Unreadable(f"{path}: {error}") from error
     except OSError as error:
-        raise click.UsageError(f"{path}: {error.strerror or error}") from error
+        raise _Unreadable(f"{path}: {error.strerror or error}") from error
+
+
+class _Unreadable(click.ClickException):
+    """A file that is no report, in one line."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        """Without the usage: nothing was mistyped."""
+        _complain(f"llm-doctor: {self.message}")
 
 
 @cli.command(short_help="What changed between two reports, or is odd among many.")
@@ -719,7 +750,8 @@ def compare(**options: Any) -> None:
             raise click.UsageError("two reports of this node are needed: llm-doctor run --save keeps one")
     if len(paths) < 2:
         raise click.UsageError("compare it with which other report?")
-    found = comparison.compare([_read_report(path) for path in paths], paths)
+    reports = _readable_reports(paths)
+    found = comparison.compare(list(reports.values()), list(reports))
     if options["format_"] == "json":
         text = drawing.json(found)
     elif options["format_"] == "markdown":
@@ -729,6 +761,22 @@ def compare(**options: Any) -> None:
         text = drawing.text(found, width=width, color=_wants_color(options["color"], ""))
     _emit(text)
     sys.exit(1 if found.differs else 0)
+
+
+def _readable_reports(paths: Sequence[str]) -> dict[str, Report]:
+    """By path; of many, one that cannot be read costs its own line. Raises _Unreadable where fewer than two
+    are left."""
+    reports: dict[str, Report] = {}
+    for path in paths:
+        try:
+            reports[path] = _read_report(path)
+        except _Unreadable as error:
+            if len(paths) < 3:
+                raise
+            error.show()
+    if len(reports) < 2:
+        raise _Unreadable("no two reports are left to compare")
+    return reports
 
 
 @cli.command("list", short_help="Every check, and where it comes from.")
@@ -813,11 +861,15 @@ def _targets(options: Mapping[str, Any]) -> list[_Target]:
     chosen, paths = options["format_"], options["output"]
     if not paths:
         return [_Target("", chosen or "text")]
-    if len(paths) == 1 and chosen is not None:
+    if len(paths) == 1 and chosen is not None and paths[0] != "-":
+        if by_suffix(paths[0]) not in (None, chosen):
+            raise click.UsageError(f"--format {chosen} and --output {paths[0]} disagree")
         return [_Target(paths[0], chosen)]
     targets = [_Target("", chosen)] if chosen is not None else []
     for path in paths:
         name = by_suffix(path)
+        if path == "-":
+            raise click.UsageError("--output -: without --output the report goes to standard output")
         if name is None:
             raise click.UsageError(
                 f"--output {path}: which --format is that? ({Path(path).suffix} tells none)"

@@ -681,6 +681,8 @@ class Report(Struct, frozen=True, kw_only=True):
     checks: Tuple[CheckResult, ...]
     workload: Optional[Dict[str, Any]] = None
     assumed: Tuple[str, ...] = ()
+    asked: Optional[Tuple[str, ...]] = None
+    """The words behind `llm-doctor run --python ...` that ask for the same again; null where unknown."""
 
     def count(self, severity: Severity) -> int:
         """How many findings have this severity."""

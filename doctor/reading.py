@@ -112,8 +112,8 @@ class Reading:
 
 
 def _most_threads() -> int:
-    """Where the address space is limited, few: each thread sets aside 64 MiB and more of it, and one that gets
-    none hangs in its first steps."""
+    """Where the address space is limited, few: each thread sets aside 64 MiB and more of it, and one that
+    gets none hangs in its first steps."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return 100 if limit == resource.RLIM_INFINITY else max(1, limit >> 28)
 

@@ -172,3 +172,22 @@ def test_in_a_notebook_the_report_is_a_page(make_patient: Callable[..., Path]) -
     assert page.startswith('<iframe title="llm-doctor report"') and "&lt;!doctype html" in page.lower()
     with pytest.raises(RuntimeError, match="No such option"):
         llm_doctor.run("--nonsense")
+
+
+def test_one_report_that_cannot_be_read_does_not_keep_the_others_from_being_compared(
+    tmp_path: Path, cache: dict[str, str | None]
+) -> None:
+    assert run(cache, "--output", str(tmp_path / "a.json")).returncode in (0, 1)
+    text = (tmp_path / "a.json").read_text()
+    for name, content in (("b", text), ("c", text[:100])):
+        (tmp_path / f"{name}.json").write_text(content)
+    three = [str(tmp_path / f"{name}.json") for name in "abc"]
+    done = run_doctor("compare", *three)
+    assert done.returncode == 0 and done.stderr.splitlines() == [
+        f"llm-doctor: {three[2]}: it is truncated: its JSON ends in the middle"
+    ]
+    refused = run_doctor("compare", *three[1:])
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", done.stderr)
+    assert run_doctor("show", "-", input=text).stdout.startswith(("PASS", "WARN", "FAIL"))
+    disagree = run_doctor("show", three[0], "--format", "html", "--output", str(tmp_path / "x.sarif"))
+    assert disagree.returncode == 2 and "disagree" in disagree.stderr

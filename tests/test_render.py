@@ -500,6 +500,11 @@ def test_the_command_to_repeat_it_names_what_was_examined() -> None:
     shown = markdown.render(report(workload=workload, assumed=("gpu=Tesla T4",)))
     said = "llm-doctor run --python ~/env/bin/python --assume 'gpu=Tesla T4' 'my job.sbatch'"
     assert f"```sh\n{said}\n```" in shown
+    asked = ("--no-probes", "--only", "bf16-unsupported", "torchrun", "~/a b/train.py", "~/train.py")
+    repeated = "--no-probes --only bf16-unsupported torchrun '~/a b/train.py' ~/train.py"
+    assert f"--python ~/env/bin/python {repeated}\n" in markdown.render(
+        report(workload=workload, asked=asked)
+    )
     assert "- Launcher: deepspeed, train.py, 8 processes per node, 2 nodes (my `job.sbatch:9`)" in shown
 
 

@@ -122,6 +122,8 @@ def _sentences(report: Report) -> Iterator[str]:
 
 def _command(report: Report) -> str:
     arguments = ["llm-doctor", "run", "--python", report.patient.python]
+    if report.asked is not None:
+        return " ".join(map(_word_of_shell, (*arguments, *report.asked)))
     arguments += [word for name in report.assumed for word in ("--assume", name)]
     if report.facts.model.value is not None:
         arguments += ["--model", report.facts.model.value.name]
