@@ -129,6 +129,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is different; null is absent. Of a finding before and after are severities, and
     `message` is what it says; `number` is how many findings of that check did the same.
 
+    `examined` is false for a finding whose check did not run in the later report: it may be there still.
     `explained_by` are other changes of this comparison that it may come from, the likeliest first."""
 
     kind: Kind
@@ -137,6 +138,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: Optional[str] = None
     message: Optional[str] = None
     number: int = 1
+    examined: bool = True
     explained_by: Tuple[str, ...] = ()
 
     @property
@@ -155,7 +157,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self._label} {self.before} -> {self.after}"
         verb = "gone" if self.after is None else "new"
         if self.kind == "finding":
-            return f"{self.name} is {verb}{self.times}"
+            return f"{self.name} is {verb if self.examined else 'not examined now'}{self.times}"
         return f"{self._thing} is {verb}"
 
     def said_of_odd(self) -> str:
@@ -532,6 +534,7 @@ def _of_findings(old: _State, new: _State) -> Iterator[Change]:
                 after=after,
                 message=findings[0].message,
                 number=len(findings),
+                examined=_outcome(new.checks.get(check)) == "ran",
                 # What a report does not hold.
                 explained_by=(f"a change of {subject.path}",) if subject.line is not None else (),
             )

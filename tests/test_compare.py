@@ -532,6 +532,14 @@ def test_a_finding_of_a_check_that_did_not_run_before_says_so() -> None:
     )
 
 
+def test_a_finding_of_a_check_that_does_not_run_now_is_not_gone() -> None:
+    skipped = {**CHECK, "outcome": "skipped", "trials": [], "reason": "not-run: --no-probes was given"}
+    found = compare([changed(upgrade), report(raw(skipped))], ["a", "b"])
+    assert "bf16-unsupported is not examined now" in found.sentence
+    shown = drawing.text(found, width=80, color=False)
+    assert "not examined now: error bf16-unsupported" in shown and "gone error" not in shown
+
+
 def test_a_finding_is_the_same_one_on_another_line_and_with_another_number() -> None:
     def at(line: int, message: str) -> Json:
         finding = {

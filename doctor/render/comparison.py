@@ -180,6 +180,8 @@ def _examined(report: Examined) -> str:
 def _severity(change: Change) -> str:
     if change.before is None:
         return f"new {change.after}"
+    if not change.examined:
+        return f"not examined now: {change.before}"
     return f"gone {change.before}" if change.after is None else f"{change.before} -> {change.after}"
 
 
@@ -199,8 +201,9 @@ def _title(group: Group, odd: bool) -> str:
     names = ", ".join(group.names[:NAMED]) + more
     if odd:
         return f"{names}: {group.verdict.upper()}"
-    alike = f"{len(group.names)} alike" if len(group.names) > 1 else "The others against"
-    return f"{alike}, {group.verdict.upper()}: {names}"
+    if len(group.names) == 1:
+        return f"No two are alike; the others are held against {names}: {group.verdict.upper()}"
+    return f"{len(group.names)} alike, {group.verdict.upper()}: {names}"
 
 
 def _of_odd(change: Change) -> str:
