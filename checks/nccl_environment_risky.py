@@ -222,7 +222,7 @@ def _judged(name: str, value: str, node: _Node) -> Iterator[_Risk]:
 def _interface(value: str, node: _Node) -> Iterator[_Risk]:
     if node.network is not None:
         up = [it.name for it in node.network.interfaces if it.up is not False]
-        if not names_one(_without_ports(value), up, exact=False):
+        if not names_one(value, up, exact=False):
             yield _Risk("error", f"names no interface of this node that is up ({', '.join(up)}): NCCL ends")
             return
     if node.several_nodes and value.lstrip("=") == "lo":
@@ -239,7 +239,7 @@ def _interfaces_of_gloo(value: str, network: Network) -> Iterator[_Risk]:
 
 def _adapter(value: str, network: Network, net: str) -> Iterator[_Risk]:
     there = network.infiniband
-    if names_one(_without_ports(value), list(there), exact=False):
+    if names_one(value, list(there), exact=False):
         return
     names_none = f"names no adapter of this node ({', '.join(there)})"
     if not there and net.upper() != "IB":  # else NCCL_NET is what is told
@@ -248,11 +248,6 @@ def _adapter(value: str, network: Network, net: str) -> Iterator[_Risk]:
         yield _Risk("error", f"{names_none}, and NCCL_NET={net} leaves no other way: NCCL ends")
     elif there:
         yield _Risk("warning", f"{names_none}: NCCL falls back to sockets")
-
-
-def _without_ports(value: str) -> str:
-    """NCCL ends a name at a colon, of adapters and of interfaces."""
-    return ",".join(it.partition(":")[0] for it in value.split(","))
 
 
 def _algorithm(value: str) -> Iterator[_Risk]:

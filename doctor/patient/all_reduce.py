@@ -227,14 +227,14 @@ def names_one(wanted: str, there: List[str], exact: bool) -> bool:
     """Whether a *_SOCKET_IFNAME leaves an interface to use of those that are there.
 
     gloo (`exact`) makes a device of every name and fails at one that is not there. NCCL takes what begins
-    with one of them, after `=` what is one of them, after `^` all the others."""
+    with one of them, after `=` what is one of them, after `^` all the others; a name ends at a colon."""
     if exact:
         return set(wanted.split(",")) <= set(there)
     others = wanted.startswith("^")
     wanted = wanted[1:] if others else wanted
     if wanted.startswith("="):
         wanted, exact = wanted[1:], True
-    names = [name for name in wanted.split(",") if name]
+    names = [name.partition(":")[0] for name in wanted.split(",") if name]
     named = {it for it in there for name in names if it == name or (not exact and it.startswith(name))}
     return bool(set(there) - named if others else named)
 
