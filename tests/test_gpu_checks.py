@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -513,6 +514,9 @@ def test_a_running_program_is_found_by_its_name(tmp_path: Path) -> None:
     host = real_host()
     assert host.runs("nv-fabricmanager-of-a-test") is not True
     with subprocess.Popen([str(program), "60"]) as process:
+        deadline = time.monotonic() + 10  # the kernel gives it the name a moment after the start
+        while not host.runs("nv-fabricmanager-of-a-test") and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert host.runs("nv-fabricmanager-of-a-test") is True
         process.kill()
     assert host.runs("nv-fabricmanager-of-a-test") is not True

@@ -317,7 +317,11 @@ def test_no_home_and_no_path_are_survived() -> None:
     report = report_of(
         run_doctor(*FACTS_ONLY, "--format", "json", env={"HOME": None, "PATH": "", "USER": None})
     )
-    assert report["facts"]["compilers"]["value"] == {"cxx": None, "ninja": None}
+    assert report["facts"]["compilers"]["value"] == {
+        "cxx": None,
+        "ninja": None,
+        "not_there": {},
+    }
 
 
 def test_a_recording_is_examined_again_anywhere(tmp_path: Path, make_patient: Callable[..., Path]) -> None:

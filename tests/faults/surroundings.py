@@ -39,12 +39,18 @@ def no_other_user() -> str | None:
     return can_mount() or (has("setpriv")() if os.getuid() == 0 else "only root can become another user")
 
 
+def covers_no_python() -> str | None:
+    """Why /tmp and /var/tmp cannot be covered by another file system."""
+    below = Path(sys.prefix).resolve().is_relative_to("/tmp") or Path(sys.prefix).is_relative_to("/var/tmp")
+    return can_mount() or ("the doctor itself is installed there" if below else None)
+
+
 # Folders on the way to this Python that belong to one user alone are laid open, in the namespace alone.
 AS_NOBODY = f"""
 chmod 711 {{scene}}; chmod -R o+rwX {{scene}}/home {{scene}}/cwd {{scene}}/tmp {{scene}}/out
 for hidden in {" ".join(sorted({str(Path(it).resolve()) for it in (sys.prefix, sys.base_prefix)}))}; do
   top=/$(echo "$hidden" | cut -d/ -f2)
-  [ "$(stat -c %A "$top" | cut -c10)" = x ] && continue
+  [[ "$(stat -c %A "$top" | cut -c10)" = [xt] ]] && continue
   mount --bind "$hidden" {{scene}}/mnt && mount -t tmpfs -o mode=755 none "$top"
   mkdir -p "$hidden" && mount --bind {{scene}}/mnt "$hidden"
 done
@@ -168,7 +174,7 @@ FAULTS = (
         for full in /tmp /var/tmp; do head -c 1M /dev/zero >$full/full; done 2>/dev/null
         export TMPDIR=/tmp""",
         mounts=True,
-        needs=can_mount,
+        needs=covers_no_python,
     ),
     Fault(
         "a patient on a read-only file system",
