@@ -54,7 +54,7 @@ for hidden in {" ".join(sorted({str(Path(it).resolve()) for it in (sys.prefix, s
   mount --bind "$hidden" {{scene}}/mnt && mount -t tmpfs -o mode=755 none "$top"
   mkdir -p "$hidden" && mount --bind {{scene}}/mnt "$hidden"
 done
-run() {{ exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all "$@"; }}
+run() {{ exec setpriv --reuid "${{user:-65534}}" --regid 65534 --clear-groups --inh-caps=-all "$@"; }}
 """
 
 FAULTS = (
@@ -152,7 +152,8 @@ FAULTS = (
     Fault(
         "ten processes at most",
         says=r"process",
-        shell=AS_NOBODY + 'ulimit -u 10\nrun "$@"',
+        # Of its own: the limit counts all processes of a user.
+        shell=AS_NOBODY + 'ulimit -u 10\nuser=65533\nrun "$@"',
         needs=no_other_user,
         mounts=True,
     ),
