@@ -50,11 +50,13 @@ SECONDS ?= 300
 fuzz: $(VENV)/.test  ## hostile input for every reader (SECONDS=300, TARGETS="shell log")
 	cd tests && $(CURDIR)/$(BIN)/python -m fuzz $(SECONDS) $(TARGETS)
 
+# Those that start the program: the others import what the first run has tested already.
+OF_THE_PROGRAM = $(shell grep -lE 'run_doctor|doctor: Run' tests/test_*.py)
 test-wheel: $(VENV)/.test  ## the tests of the command line against the built wheel
 	rm -rf build/wheel && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
 	$(PYTHON) -m venv --clear build/wheel-venv
 	build/wheel-venv/bin/python -m pip --disable-pip-version-check install --quiet "$$(ls $(CURDIR)/build/wheel/*.whl)[test]"
-	build/wheel-venv/bin/python -m pytest $(SIDE_BY_SIDE) -p no:cacheprovider --ignore=tests/stacks --ignore=tests/gpu
+	build/wheel-venv/bin/python -m pytest $(SIDE_BY_SIDE) -p no:cacheprovider $(OF_THE_PROGRAM)
 
 lint: $(VENV)/.lint  ## ruff and mypy --strict
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
