@@ -6,7 +6,7 @@ import re
 from typing import Iterable, Iterator, Sequence
 
 import msgspec
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from llm_doctor.check import (
     Asked,
@@ -414,7 +414,7 @@ def _install(case: Case, capability: tuple[int, int]) -> Iterator[Fix]:
 def _version(text: str | None) -> Version | None:
     try:
         return Version(text) if text else None
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or more digits than Python reads
         return None
 
 

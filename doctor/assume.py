@@ -104,7 +104,7 @@ def _assumed(value: Any) -> Fact[Any]:
 
 def _parsed(assumptions: Sequence[str]) -> tuple[dict[str, str], str | None, int]:
     from packaging.utils import canonicalize_name
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     versions: dict[str, str] = {}
     gpu, count = None, 1
@@ -122,7 +122,7 @@ def _parsed(assumptions: Sequence[str]) -> tuple[dict[str, str], str | None, int
         else:
             try:
                 Version(value)
-            except InvalidVersion:
+            except ValueError:  # InvalidVersion, or more digits than Python reads
                 raise NotAnAssumption(f"{text!r}: {value!r} is no version") from None
             versions[canonicalize_name(name)] = value
     if count != 1 and gpu is None:

@@ -212,13 +212,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     def version(self, package: str) -> Version | None:
         """The version of a distribution in the patient; None where it is absent or is no version."""
-        from packaging.version import InvalidVersion, Version
+        from packaging.version import Version
 
         packages = self.known(Packages)
         text = packages.installed.get(package) if packages else None
         try:
             return Version(text) if text else None
-        except InvalidVersion:
+        except ValueError:  # InvalidVersion, or more digits than Python reads
             return None
 
     def answer(self, question: Question) -> Dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Callable, Iterable, NamedTuple
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from llm_doctor.model import Fix
 
@@ -47,7 +47,7 @@ def install_torch(
     else the nearest that has one and runs on this Python. None where there is no such wheel."""
     try:
         release, interpreter = Version(torch_version), Version(python_version)
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or more digits than Python reads
         return None
     python_minor = Version(f"{interpreter.major}.{interpreter.minor}")
     wheels = [

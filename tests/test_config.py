@@ -232,6 +232,10 @@ def test_requirements_pin_versions() -> None:
     assert found["transformers"].place == Place("requirements.txt", 2, 24, 2, 30)
 
 
+def test_a_version_of_more_digits_than_python_reads_is_none() -> None:
+    assert list(versions("requirements.txt", f"torch=={'9' * 5001}\npeft==0.3.0\n")) == ["peft"]
+
+
 def test_two_pins_of_one_package_are_none() -> None:
     text = "torch==2.1.0 ; sys_platform == 'linux'\ntorch==2.0.0 ; sys_platform == 'darwin'\n"
     assert versions("requirements.txt", text) == {}

@@ -47,12 +47,12 @@ Found = Iterator[Tuple[str, str, int, int]]
 
 def _by_name(path: str, found: Found) -> Dict[str, Value]:
     from packaging.utils import canonicalize_name
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     pinned: Dict[str, Value] = {}
     several = set()
     for name, version, line, column in found:
-        with contextlib.suppress(InvalidVersion):
+        with contextlib.suppress(ValueError):  # InvalidVersion, or more digits than Python reads
             Version(version)
             known = canonicalize_name(name)
             place = Place(path, line, column, line, column + len(version))
