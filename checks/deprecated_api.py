@@ -16,7 +16,6 @@ from llm_doctor.check import (
     healthy,
     sick,
 )
-from llm_doctor.checks.removed_api import shown
 from llm_doctor.model import Finding, Packages
 from llm_doctor.workload import api
 from llm_doctor.workload.data import Call, Place, Script, Value, Workload
@@ -97,7 +96,7 @@ def _finding(use: api.Use, verdict: api.Verdict) -> Finding:
         message=text,
         subject=at(use.place, "place"),
         evidence=evidence,
-        fixes=tuple(shown(use, fix) for fix in api.fixes(use, verdict)),
+        fixes=tuple(api.fixes(use, verdict)),
     )
 
 

@@ -20,11 +20,11 @@ from llm_doctor.check import (
     healthy,
     remedy,
     sick,
+    without,
 )
 from llm_doctor.checks.gpu_arch_not_in_wheel import LAUNCH, by_launch
 from llm_doctor.model import (
     Environment,
-    Fact,
     Finding,
     Fix,
     Gpu,
@@ -208,6 +208,11 @@ def _counted(gpus: tuple[str, ...]) -> str:
     return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
 
 
+def refuses(said: str) -> bool:
+    """Whether these words of NVML say that the driver is there and lets nobody through."""
+    return re.search("Unknown Error|Insufficient Permissions|GPU access blocked", said) is not None
+
+
 def _refused(case: Case, nodes: dict[str, bool]) -> Finding | None:
     # A container may be given the node of one GPU of eight: that the others' are closed is no fault.
     closed = [node for node in ("/dev/nvidiactl", "/dev/nvidia-uvm") if nodes.get(node) is False]
@@ -218,7 +223,7 @@ def _refused(case: Case, nodes: dict[str, bool]) -> Finding | None:
         what = f"{' and '.join(closed)} may not be opened by this user"
         return _finding("error", f"{what}: CUDA cannot start", nodes, (fix,))
     said = case.facts.gpus.reason or ""
-    if re.search("Unknown Error|Insufficient Permissions|GPU access blocked", said):
+    if refuses(said):
         message = f"the device nodes are there, and the driver lets nobody through ({said})"
         return _finding("error", message, nodes, _PASS_IN)
     return None
@@ -256,13 +261,11 @@ def _examples() -> Iterator[Example]:
     def system(container: str | None = None) -> System:
         return System(os="Ubuntu 24.04", kernel="6.8", machine="x86_64", container=container)
 
-    def without(*names: str) -> dict[str, bool]:
+    def all_but(*names: str) -> dict[str, bool]:
         return {node: usable for node, usable in whole.items() if node.rpartition("/")[2] not in names}
 
     def refused(reason: str) -> Case:
-        case = case_of(module(whole), system("docker"))
-        unavailable: Fact[Gpus] = Fact(status="unavailable", source="NVML", seconds=0.0, reason=reason)
-        return Case(facts=msgspec.structs.replace(case.facts, gpus=unavailable))
+        return without(Gpus, reason, case_of(module(whole), system("docker")))
 
     one = Gpus(driver="580.65.06", gpus=(Gpu(index=0, name="NVIDIA A100-SXM4-80GB"),))
     yield healthy("all of them", case_of(module(whole), system(), one))
@@ -280,12 +283,12 @@ def _examples() -> Iterator[Example]:
     )
     yield sick(
         "nvidia_uvm is not loaded",
-        case_of(module(without("nvidia-uvm"), loaded=False), system(), one),
+        case_of(module(all_but("nvidia-uvm"), loaded=False), system(), one),
         "error: /dev/nvidia-uvm is missing (the module nvidia_uvm is not loaded): CUDA cannot start",
     )
     yield sick(
         "nobody has used CUDA since the machine started",
-        case_of(module(without("nvidia-uvm"), makes=True, loaded=False), system(), one),
+        case_of(module(all_but("nvidia-uvm"), makes=True, loaded=False), system(), one),
         "note: /dev/nvidia-uvm is missing: the driver's nvidia-modprobe makes it when CUDA first starts",
     )
     yield sick(

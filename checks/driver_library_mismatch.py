@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator
-
-import msgspec
+from typing import Iterable, Iterator
 
 from llm_doctor.check import (
     Case,
@@ -18,8 +16,9 @@ from llm_doctor.check import (
     remedy,
     sick,
     symptom_shown,
+    without,
 )
-from llm_doctor.model import Fact, Finding, Gpus, NvidiaModule, Subject
+from llm_doctor.model import Finding, Gpus, NvidiaModule, Subject
 
 
 class DriverLibraryMismatch(Check):
@@ -151,15 +150,13 @@ class DriverLibraryMismatch(Check):
 
 
 def _examples() -> Iterator[Example]:
-    refused = case_of(NvidiaModule(version="535.161.08"))
+    module = NvidiaModule(version="535.161.08")
     reason = "NVML: RM has detected an NVML/RM version mismatch"
-    gpus = Fact[Any](status="unavailable", source="NVML", seconds=0.1, reason=reason)
     yield sick(
         "the libraries were upgraded, the module was not loaded anew",
-        msgspec.structs.replace(refused, facts=msgspec.structs.replace(refused.facts, gpus=gpus)),
+        without(Gpus, reason, case_of(module)),
         f"error: the driver's libraries do not fit its kernel module ({reason}; the loaded kernel module is"
         " 535.161.08): no new process gets a GPU",
     )
-    module = NvidiaModule(version="535.161.08")
     yield healthy("a driver that answers", case_of(module, Gpus(driver="535.161.08")))
     yield cannot_tell("NVML does not answer at all", case_of(module), "not in this example")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Iterable, Iterator
-
-import msgspec
+from typing import Iterable, Iterator
 
 from llm_doctor.check import (
     CannotTell,
@@ -20,9 +17,11 @@ from llm_doctor.check import (
     remedy,
     sick,
     symptom_shown,
+    without,
 )
+from llm_doctor.checks.device_nodes_missing import refuses
 from llm_doctor.checks.driver_library_mismatch import DriverLibraryMismatch
-from llm_doctor.model import Accelerator, Accelerators, Fact, Finding, Gpus, NvidiaModule, Subject
+from llm_doctor.model import Accelerator, Accelerators, Finding, Gpus, NvidiaModule, Subject
 
 
 class DriverNotLoaded(Check):
@@ -193,8 +192,7 @@ class DriverNotLoaded(Check):
         module = case.known(NvidiaModule)
         if module is not None and module.gpus:
             # Others speak of a library of another version, and of device nodes that are closed.
-            refused = re.search("Unknown Error|Insufficient Permissions|GPU access blocked", said)
-            if refused or symptom_shown(DriverLibraryMismatch, said):
+            if refuses(said) or symptom_shown(DriverLibraryMismatch, said):
                 return
             missing = "is not found" in said
             if missing and not module.device_nodes:
@@ -241,13 +239,9 @@ def _examples() -> Iterator[Example]:
         " it",
     )
     module = NvidiaModule(version="580.95.05", gpus=("0000:3b:00.0 NVIDIA H100",))
-    crashed = case_of(seen, module)
-    gpus = Fact[Any](
-        status="unavailable", source="NVML", seconds=0.1, reason="NVML ended with signal SIGSEGV"
-    )
     yield sick(
         "the module is loaded, and its library crashes",
-        msgspec.structs.replace(crashed, facts=msgspec.structs.replace(crashed.facts, gpus=gpus)),
+        without(Gpus, "NVML ended with signal SIGSEGV", case_of(seen, module)),
         "error: the kernel module 580.95.05 drives 1 GPU, and NVML does not work: NVML ended with signal"
         " SIGSEGV",
     )

@@ -26,7 +26,6 @@ from llm_doctor.check import (
 from llm_doctor.model import (
     Arm,
     Finding,
-    Fix,
     Packages,
     Severity,
     TrialCase,
@@ -316,18 +315,8 @@ def _finding(use: api.Use, verdict: api.Verdict, severity: Severity) -> Finding:
         message=_message(use, verdict),
         subject=at(use.place, "place"),
         evidence=evidence,
-        fixes=tuple(shown(use, fix) for fix in api.fixes(use, verdict)),
+        fixes=tuple(api.fixes(use, verdict)),
     )
-
-
-def shown(use: api.Use, fix: Fix) -> Fix:
-    """A flag or key and what becomes of it: its new name alone is no command to run."""
-    change = use.change
-    if change is None or use.kind not in ("flag", "key") or fix.kind == "advice":
-        return fix
-    dashes = "--" if use.kind == "flag" else ""
-    becomes = f"{dashes}{change.rename}" if change.rename else "(nothing)"
-    return msgspec.structs.replace(fix, kind="config", preview=f"{dashes}{use.keyword} -> {becomes}")
 
 
 def _message(use: api.Use, verdict: api.Verdict) -> str:

@@ -281,6 +281,13 @@ def facts_of(*values: object) -> Facts:
     return Facts(**{name: known.get(name, absent) for name in FACT_NAMES.values()})
 
 
+def without(kind: Type[Any], reason: str, case: Case) -> Case:
+    """The case of an example in which a fact could not be read, for this reason."""
+    absent = Fact[Any](status="unavailable", source="example", seconds=0.0, reason=reason)
+    facts = msgspec.structs.replace(case.facts, **{FACT_NAMES[kind]: absent})
+    return msgspec.structs.replace(case, facts=facts)
+
+
 class Check:
     """One fault. Subclasses are found in llm_doctor.checks and at the entry point group of that name."""
 

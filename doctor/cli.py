@@ -995,10 +995,9 @@ def _emit(text: str) -> None:
 
 def _complain(line: str) -> None:
     """Says it on standard error, without what would steer the terminal: files may have any name."""
-    _say(_STEERS.sub(lambda found: repr(found[0])[1:-1], line))
+    from llm_doctor.terminal import written_out
 
-
-_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+    _say(written_out(line))
 
 
 def _say(line: str) -> None:
@@ -1081,7 +1080,9 @@ def main() -> None:
         _complain("llm-doctor: interrupted")
         code = INTERRUPTED
     except click.ClickException as error:
-        error.message = _STEERS.sub(lambda found: repr(found[0])[1:-1], error.message)  # type: ignore[misc]
+        from llm_doctor.terminal import written_out
+
+        error.message = written_out(error.message)  # type: ignore[misc]
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:

@@ -7,9 +7,9 @@ import re
 
 from rich.console import Console
 
-_CONTROLS = "\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
-_NO_STYLE = re.compile(f"[\x1b{_CONTROLS}]")
-_NO_STYLE_BUT_OURS = re.compile(rf"\x1b(?!\[[0-9;]*m)|[{_CONTROLS}]")
+from llm_doctor.terminal import CONTROLS, written_out
+
+_NO_STYLE_BUT_OURS = re.compile(rf"\x1b(?!\[[0-9;]*m)|[{CONTROLS}]")
 
 
 def console(*, width: int, color: bool) -> Console:
@@ -33,6 +33,6 @@ def drawn(paper: Console) -> str:
 
     What would steer the terminal is written out: errors of libraries and reports of others may hold it."""
     assert isinstance(paper.file, io.StringIO)
-    steers = _NO_STYLE if paper.no_color else _NO_STYLE_BUT_OURS
-    text = steers.sub(lambda found: repr(found[0])[1:-1], paper.file.getvalue())
+    text = paper.file.getvalue()
+    text = written_out(text) if paper.no_color else written_out(text, _NO_STYLE_BUT_OURS)
     return "\n".join(line.rstrip() for line in text.split("\n"))

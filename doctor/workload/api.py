@@ -556,7 +556,7 @@ def _renaming(use: Use, change: Change, verdict: Verdict) -> Fix:
         title=f"use {spelled}",
         kind=_kind(use),
         applicability="manual" if not (edits and verdict.replaced) else "safe" if safe else "unsafe",
-        preview=f"{new}=..." if use.kind == "keyword" else spelled,
+        preview=_becomes(use, new) or (f"{new}=..." if use.kind == "keyword" else spelled),
         edits=tuple(edits) if verdict.replaced else (),
     )
 
@@ -610,13 +610,21 @@ def _removal(use: Use, applicability: Literal["safe", "unsafe"], title: str) -> 
         title=title,
         kind=_kind(use),
         applicability=applicability if edit else "manual",
-        preview=f"{use.owner}(...)",
+        preview=_becomes(use, None) or f"{use.owner}(...)",
         edits=(edit,) if edit else (),
     )
 
 
-def _kind(use: Use) -> Literal["edit", "command", "config"]:
-    return "command" if use.kind == "flag" else "config" if use.kind == "key" else "edit"
+def _kind(use: Use) -> Literal["edit", "config"]:
+    return "config" if use.kind in ("flag", "key") else "edit"
+
+
+def _becomes(use: Use, new: str | None) -> str:
+    """A flag or key and what becomes of it, as its new name alone is no command to run; empty for others."""
+    if use.kind not in ("flag", "key"):
+        return ""
+    dashes = "--" if use.kind == "flag" else ""
+    return f"{dashes}{use.keyword} -> {f'{dashes}{new}' if new else '(nothing)'}"
 
 
 def _edit(use: Use, how: Literal["rename", "remove"], text: str = "") -> Edit | None:
