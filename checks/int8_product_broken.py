@@ -51,8 +51,8 @@ class Int8ProductBroken(Check):
     ## What it finds
 
     Whether one product of bitsandbytes' 8-bit linear layer is right on this device; a bitsandbytes without a
-    native library for the CUDA version that torch was built for; and GPUs without int8 tensor cores
-    (compute capability below 7.5), on which LLM.int8() is slow.
+    native library for the CUDA version that torch was built for, or without any; and GPUs without int8 tensor
+    cores (compute capability below 7.5), on which LLM.int8() is slow.
 
     ## Why it breaks
 
@@ -222,6 +222,8 @@ class Int8ProductBroken(Check):
             raise CannotTell("nothing in the workload loads a model in 8 bits")
         yield stack_risk(case, TRIAL, "an int8 product through bitsandbytes", "torch", "bitsandbytes")
         gpus = case.known(Gpus)
+        on_gpu = gpus is not None and bool(gpus.gpus)
+        yield from _no_library(case.known(BitsAndBytesBuild), on_gpu)
         if gpus is None or not gpus.gpus:
             return
         yield from _library_missing(case.known(BitsAndBytesBuild), case.known(TorchBuild))
@@ -264,6 +266,30 @@ class Int8ProductBroken(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _no_library(built: BitsAndBytesBuild | None, on_gpu: bool) -> Iterator[Suspicion]:
+    """Its import only logs an error then; on a CPU the rest, written in torch, works all the same."""
+    if built is None or built.cuda or built.cpu or built.others:
+        return
+    yield Suspicion(
+        Finding(
+            severity="warning" if on_gpu else "note",
+            confidence="certain",
+            message=f"bitsandbytes {built.version} is installed without any native library: none of its"
+            " kernels runs on a GPU",
+            subject=Subject(kind="package", package="bitsandbytes"),
+            fixes=(
+                Fix(
+                    title="install it anew; built from source it has to be compiled first",
+                    kind="command",
+                    applicability="manual",
+                    preview="python -m pip install --force-reinstall --no-deps"
+                    f" bitsandbytes=={built.version}",
+                ),
+            ),
+        )
+    )
 
 
 def _library_missing(built: BitsAndBytesBuild | None, torch: TorchBuild | None) -> Iterator[Suspicion]:
@@ -333,6 +359,13 @@ def _examples() -> Iterator[Example]:
         " it has 11.8 to 12.6",
         "note: Tesla V100-SXM2-32GB (compute capability 7.0): no int8 tensor cores, so LLM.int8() saves"
         " memory and costs time",
+        trials=(tried("inconclusive", "RuntimeError: no kernel image"),),
+    )
+    yield sick(
+        "built from source and never compiled",
+        case_of(stack, BitsAndBytesBuild(version="0.45.0"), for_12, node("NVIDIA A100-SXM4-80GB", (8, 0))),
+        "warning: bitsandbytes 0.45.0 is installed without any native library: none of its kernels runs on"
+        " a GPU",
         trials=(tried("inconclusive", "RuntimeError: no kernel image"),),
     )
     yield sick(

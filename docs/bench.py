@@ -184,7 +184,8 @@ def doctor_program() -> tuple[str, ...]:
 def workplace(python: str) -> Iterator[tuple[dict[str, str], str]]:
     """Environment and folder for the commands: a home and caches that are thrown away, and no network.
 
-    The patient's programs come first on PATH, as in an environment that was activated. Connections are
+    The patient's programs come first on PATH, as in an environment that was activated. Bytecode is kept, as
+    pip compiles what it installs: an editable install has none before its first run. Connections are
     refused at once, so that nobody is timed waiting for a server."""
     with tempfile.TemporaryDirectory(prefix="llm-doctor-bench-", ignore_cleanup_errors=True) as folder:
         home, empty = Path(folder, "home"), Path(folder, "empty")
@@ -192,7 +193,7 @@ def workplace(python: str) -> Iterator[tuple[dict[str, str], str]]:
         empty.mkdir()
         refusing = "http://127.0.0.1:9"
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             "PATH": f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "HOME": str(home),
             "XDG_CACHE_HOME": str(home / "cache"),

@@ -13,12 +13,22 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
-import bench
+DOCS = Path(__file__).resolve().parent
+sys.path[:0] = [str(DOCS), str(DOCS.parent / "tests")]
 
+import bench  # noqa: E402
+import false_node  # noqa: E402
+
+NODE = "xid"
+DEFAULTS = {"distributed_type": "MULTI_GPU", "mixed_precision": "bf16", "num_processes": 8}
+"""accelerate's default config of the job."""
+SCRIPT = "from transformers import AdamW\n\nprint(AdamW)\n"
 WITH_GPU = "with a GPU (read in its source)"
 NOTHING = "-"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -57,7 +67,9 @@ class Note(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """One patient: its letter, what each peer printed there or why it did not, and two reports."""
+    """One patient: its letter, what each peer printed there or why it did not, and four reports: of
+    facts alone, of a full run, of the node that the false NVML of the tests plays (which takes a C compiler),
+    and of a job."""
 
     letter: str
     python: str
@@ -66,12 +78,15 @@ class Examined(NamedTuple):
     libraries: Mapping[str, Path]
     facts_only: Mapping[str, Any]
     full: Mapping[str, Any]
+    with_gpus: Mapping[str, Any] | None
+    of_a_job: Mapping[str, Any]
 
 
 _PLATFORM = (Seen(r"Platform: Linux-\d"),)
 _NVIDIA_SMI = Read(
     "env_doctor/detectors/nvidia_driver.py", r"--query-gpu=index,name,memory\.total,compute_cap"
 )
+_OF_THE_SYSTEM = "where the system has one (read in its source)"
 _ENV_DOCTOR_NVCC = Seen(r'"nvcc": \{\s+"version"')
 
 FACTS = (
@@ -89,7 +104,7 @@ FACTS = (
     ),
     Fact("processor", "cpu.name", {"collect_env": (Seen(r"^ *Model name: +\S"),)}),
     Fact("memory", "memory.total_bytes", {"accelerate env": (Seen(r"System RAM: \d", "total"),)}),
-    Fact("memory limit of the cgroup", "memory.cgroup_limit_bytes"),
+    Fact("memory limit of the cgroup", "Memory.cgroup_limit_bytes"),
     Fact(
         "/dev/shm", "mounts.mounts.path=/dev/shm", {"ds_report": (Seen(r"\(/dev/shm\) size \.+ \d", "size"),)}
     ),
@@ -145,6 +160,10 @@ FACTS = (
     Fact("MIG", "Gpu.mig"),
     Fact("persistence mode", "Gpu.persistence"),
     Fact("compute mode", "Gpu.compute_mode"),
+    Fact("which processes hold a GPU's memory", "Gpu.processes"),
+    Fact("whether the NVLink fabric is set up", "Gpu.fabric_state"),
+    Fact("whether the fabric manager runs", "NvidiaModule.fabric_manager"),
+    Fact("device nodes, and whether they may be opened", "NvidiaModule.device_nodes"),
     Fact("Xid lines of the kernel's log", "NvidiaModule.xid_lines"),
     Fact(
         "nvcc's version",
@@ -264,6 +283,9 @@ FACTS = (
             "collect_env": (Seen(r"^GCC version: \S", "gcc, clang, cmake"),),
         },
     ),
+    Fact("where operators are built, and locks that are left there", "extension_builds.locks"),
+    Fact("network interfaces, InfiniBand and RoCE adapters", "network.infiniband"),
+    Fact("all-reduce between processes", "trial process-group-broken"),
     Fact(
         "whether torch can use the GPU",
         "answer torch-cuda-home",
@@ -277,21 +299,21 @@ FACTS = (
         },
     ),
     Fact(
-        "torch's kernels against the GPU's architecture",
-        None,
+        "verdict: torch's kernels against the GPU's architecture",
+        "check gpu-arch-not-in-wheel",
         {"env-doctor": (Read("env_doctor/cli.py", r"ARCHITECTURE MISMATCH"),)},
     ),
     Fact(
-        "driver against torch's CUDA",
-        None,
+        "verdict: driver against torch's CUDA",
+        "check driver-too-old",
         {"env-doctor": (Read("env_doctor/cli.py", r"CRITICAL CONFLICT"),)},
     ),
     Fact(
         "cuDNN's library",
         None,
         {
-            "collect_env": (Seen(r"^cuDNN version: "),),
-            "env-doctor": (Seen(r'"component": "cudnn"'),),
+            "collect_env": (Read("torch/utils/collect_env.py", r"grep libcudnn", _OF_THE_SYSTEM),),
+            "env-doctor": (Read("env_doctor/detectors/cudnn.py", r"libcudnn", _OF_THE_SYSTEM),),
         },
     ),
     Fact(
@@ -306,15 +328,15 @@ FACTS = (
     ),
     Fact(
         "accelerate's default config",
-        None,
+        "processes 8",
         {
             "transformers env": (Seen(r"Accelerate config: "),),
             "accelerate env": (Seen(r"`Accelerate` default config:"),),
         },
     ),
     Fact(
-        "deprecated imports in the code of this folder",
-        None,
+        "removed imports in a job's code",
+        "check removed-api",
         {"env-doctor": (Seen(r"CODE MIGRATION CHECK"),)},
     ),
 )
@@ -387,7 +409,29 @@ def examine(letter: str, python: str, also: Sequence[str]) -> Examined:
             libraries=libraries,
             facts_only=bench.report(bench.doctor(python, "--no-probes"), environment, folder),
             full=bench.report(bench.doctor(python), environment, folder),
+            with_gpus=_with_gpus(python, environment, folder),
+            of_a_job=_of_a_job(python, environment),
         )
+
+
+def _of_a_job(python: str, environment: Mapping[str, str]) -> Mapping[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        defaults = Path(folder, "huggingface/accelerate/default_config.yaml")
+        defaults.parent.mkdir(parents=True)
+        defaults.write_text(json.dumps(DEFAULTS))
+        Path(folder, "train.py").write_text(SCRIPT)
+        Path(folder, "job.sh").write_text("accelerate launch train.py\n")
+        command = bench.doctor(python, "--no-probes", "job.sh")
+        return bench.report(command, {**environment, "HF_HOME": str(defaults.parent.parent)}, folder)
+
+
+def _with_gpus(python: str, environment: Mapping[str, str], folder: str) -> Mapping[str, Any] | None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as place:
+        played = false_node.Driver(compiler, Path(place)).play(NODE)
+        return bench.report(bench.doctor(python), {**environment, **played}, folder)
 
 
 def found(evidence: Seen | Read, peer: str, patient: Examined) -> bool:
@@ -415,37 +459,51 @@ def cell(fact: Fact, peer: str, patients: Sequence[Examined]) -> str:
 
 
 def doctor_cell(fact: Fact, patients: Sequence[Examined], schema: Mapping[str, Any]) -> str:
-    """The same of llm-doctor, from its reports and, where there is no GPU, from its report's schema."""
+    """The same of llm-doctor, from its reports and, where there is nothing to tell here, from its schema."""
     if fact.doctor is None:
         return NOTHING
     if any(_in_report(fact.doctor, patient.facts_only) for patient in patients):
         return "yes"
     if any(_in_report(fact.doctor, patient.full) for patient in patients):
         return "yes, in a full run"
+    if any(_in_report(fact.doctor, patient.of_a_job) for patient in patients):
+        return "yes, of a job"
+    if any(it.with_gpus is not None and _in_report(fact.doctor, it.with_gpus) for it in patients):
+        return "yes (a false NVML)"
     struct, _, field = fact.doctor.partition(".")
     if field in schema["$defs"].get(struct, {}).get("properties", {}):
-        return "with a GPU (read in its schema)"
+        return "yes (read in its schema)"
     return NOTHING
 
 
 def _in_report(where: str, report: Mapping[str, Any]) -> bool:
     """Whether a report has something: `fact.key.key` (lists: any item, `key=value`: with that value),
-    `Struct.field` of the facts of a GPU, `check NAME`, `answer NAME`, or `trials`."""
+    `Struct.field` of the schema, `processes NUMBER` of a launch, `check NAME`, `answer NAME`, `trial NAME`,
+    or `trials`."""
     kind, _, name = where.partition(" ")
     if kind == "check":
         return any(it["name"] == name and it["outcome"] in ("pass", "findings") for it in report["checks"])
     if kind == "answer":
         return bool(report["answers"].get(name, {}).get("status") == "ok")
-    if kind == "trials":
-        return any(it["status"] != "not-run" for check in report["checks"] for it in check["trials"])
-    structs = {"Gpu": "gpus.gpus", "Gpus": "gpus", "NvidiaModule": "nvidia_module"}
+    if kind == "processes":
+        launches = (report["workload"] or {}).get("launches", ())
+        return any(it["processes_per_node"] == int(name) for it in launches)
+    if kind in ("trial", "trials"):
+        run = (it for check in report["checks"] for it in check["trials"] if it["status"] != "not-run")
+        return any(it["name"] == name or not name for it in run)
+    structs = {
+        "Gpu": "gpus.gpus",
+        "Gpus": "gpus",
+        "Memory": "memory",
+        "NvidiaModule": "nvidia_module",
+    }
     fact, *keys = ".".join(structs.get(part, part) for part in where.split(".")).split(".")
     values = [report["facts"].get(fact, {}).get("value")]
     for key in keys:
         name, _, wanted = key.partition("=")
         inner = [value[name] for value in _flat(values) if isinstance(value, dict) and name in value]
-        values = [value for value in inner if not wanted or value == wanted]
-    return any(value is not None for value in values) if not keys else bool(values)
+        values = [value for value in inner if value is not None and wanted in ("", value)]
+    return any(value is not None for value in values)
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:
@@ -468,7 +526,9 @@ The tools: {commands}; env-doctor with `--json` as well, and llm-doctor with and
 
 - `yes`, or what of it: a pattern that the script searches for was in what the tool printed. A letter in
   brackets: on that patient alone.
-- `(read in its source)`: not seen here, but in the tool's installed code there is what would print it.
+- `(read in its source)`, `(read in its schema)`: not seen here, but the tool's installed code, or the schema
+  of its report, has it.
+- `(a false NVML)`: seen on the node `{node}` of tests/nodes, which a false driver plays to the real pynvml.
 - `{nothing}`: neither.
 
 {table}
@@ -503,6 +563,7 @@ def page(patients: Sequence[Examined], commands: Sequence[bench.Command], schema
         machine=bench.machine(first.facts_only),
         patients="\n".join(f"- {it.letter}: {bench.stack(it.python, it.facts_only)}" for it in patients),
         nothing=NOTHING,
+        node=NODE,
         commands=", ".join(f"`{command.title}`" for command in commands),
         table="\n".join(lines),
         notes="\n".join(notes),

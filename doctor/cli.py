@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import gc
+import importlib
 import json
 import os
 import re
@@ -298,7 +299,13 @@ def _run(options: Mapping[str, Any]) -> tuple[int, str]:
         host = Host(recorder.ask)
     else:
         host = real_host()
-    report, draws = _examined(host, python, no_probes, options, lambda: _renderers(targets, options))
+
+    def load() -> Any:
+        if not options["no_redact"]:  # while the node is being read, not afterwards
+            importlib.import_module("llm_doctor.redact")
+        return _renderers(targets, options)
+
+    report, draws = _examined(host, python, no_probes, options, load)
     import msgspec
 
     report = msgspec.structs.replace(report, asked=_asked(options))

@@ -715,7 +715,8 @@ def _collect(
             return "was interrupted"
         if time.monotonic() > deadline:
             return f"did not end within {seconds:g} s"
-        time.sleep(0.02)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
     return None
 
 

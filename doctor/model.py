@@ -345,11 +345,13 @@ class DeepSpeedBuild(Struct, frozen=True, kw_only=True):
 
 
 class BitsAndBytesBuild(Struct, frozen=True, kw_only=True):
-    """The native libraries that the installed bitsandbytes brings: for which CUDA versions, and for CPUs."""
+    """The native libraries that the installed bitsandbytes brings: for which CUDA versions, for CPUs, and for
+    what else (`others`), as the names of their files have it: `rocm64`, `xpu2025`."""
 
     version: str
     cuda: Tuple[str, ...] = ()
     cpu: bool = False
+    others: Tuple[str, ...] = ()
 
 
 class CacheFolder(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ The rest of the doctor is loaded meanwhile: reading is waiting, mostly, for the 
 from __future__ import annotations
 
 import datetime
+import importlib
 import resource
 import threading
 import time
@@ -58,6 +59,8 @@ class Reading:
             for read in self._left:
                 read()
             try:
+                # Wanted once the patient has answered; until then there is nothing to do here.
+                importlib.import_module("packaging.requirements")
                 # In turns: a signal that comes between two steps of a wait without end is seen after it.
                 while wait(self._futures.values(), timeout=0.2).not_done:
                     pass

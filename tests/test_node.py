@@ -363,7 +363,12 @@ def test_the_libraries_of_bitsandbytes_are_listed(make_patient: Callable[..., Pa
         packages={"bitsandbytes": "0.45.0"},
     )
     value = facts_of_run("--python", str(python))["bitsandbytes_build"]["value"]
-    assert value == {"version": "0.45.0", "cuda": ["11.7", "11.8", "12.6"], "cpu": True}
+    assert value == {
+        "version": "0.45.0",
+        "cuda": ["11.7", "11.8", "12.6"],
+        "cpu": True,
+        "others": ["rocm62"],
+    }
 
 
 def test_only_variables_of_the_allow_list_are_seen_and_no_secret_of_them() -> None:

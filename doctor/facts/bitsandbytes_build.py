@@ -1,4 +1,4 @@
-"""The native libraries in the installed bitsandbytes: for which CUDA versions, and for CPUs."""
+"""The native libraries in the installed bitsandbytes: for which CUDA versions, CPUs, other devices."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ def read(host: Host, packages: Packages) -> BitsAndBytesBuild:
     init = packages.modules.get("bitsandbytes")
     if init is None:
         raise Unavailable("bitsandbytes is not installed")
-    names = host.names(os.path.dirname(init))
+    names = "\n".join(host.names(os.path.dirname(init)))
     # libbitsandbytes_cuda126.so; to 0.41 each also as ..._nocublaslt.so, for GPUs before 7.5.
-    digits = set(re.findall(r"(?m)^libbitsandbytes_cuda(\d{3})(?:_nocublaslt)?\.so$", "\n".join(names)))
+    built = set(re.findall(r"(?m)^libbitsandbytes_(\w+?)(?:_nocublaslt)?\.(?:so|dylib|dll)$", names))
+    cuda = {it: f"{it[4:6]}.{it[6]}" for it in built if re.fullmatch(r"cuda\d{3}", it)}
     return BitsAndBytesBuild(
         version=packages.installed.get("bitsandbytes", "unknown"),
-        cuda=tuple(sorted((f"{it[:2]}.{it[2]}" for it in digits), key=Version)),
-        cpu="libbitsandbytes_cpu.so" in names,
+        cuda=tuple(sorted(cuda.values(), key=Version)),
+        cpu="cpu" in built,
+        others=tuple(sorted(built - {"cpu", *cuda})),
     )

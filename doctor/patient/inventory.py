@@ -73,8 +73,10 @@ class Distributions:
         """Distributions that are listed and whose modules are all gone: none of their own files is there."""
         gone = []
         for name, distribution in self._found.items():
-            files = re.findall(_MODULE_FILE, _text(distribution, "RECORD"))
-            if files and not any(os.path.exists(distribution.locate_file(file)) for file, _ in files):
+            files = re.finditer(_MODULE_FILE, _text(distribution, "RECORD"))
+            # One after the other: the first is there, mostly, and torch lists twelve thousand files.
+            there = (os.path.exists(distribution.locate_file(file.group(1))) for file in files)
+            if not next(there, True) and not any(there):
                 gone.append(name)
         return sorted(gone)
 

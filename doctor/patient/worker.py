@@ -150,10 +150,14 @@ def _load(file: str) -> Any:
 
 
 def _import(module: str) -> Optional[str]:
+    gc.disable()  # looking for garbage takes a fifth of the time of an import, which makes next to none
     try:
         importlib.import_module(module)
     except BaseException as error:
         return "import %s: %s" % (module, _describe(error))
+    finally:
+        gc.freeze()  # nor does a collection later, in a child above all, have to go through all of it
+        gc.enable()
     return None
 
 
@@ -256,13 +260,17 @@ class Lane:
         """Whether an idle lane has died since its last job."""
         return bool(select.select([self.results], [], [], 0)[0])
 
-    def end(self) -> int:
-        """Ends the lane and what it started; its wait status."""
+    def kill(self) -> None:
+        """Kills the lane and what it started."""
         for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
             try:
                 kill(target, signal.SIGKILL)
             except OSError:
                 pass
+
+    def end(self) -> int:
+        """Ends the lane and what it started; its wait status."""
+        self.kill()
         status = _wait(self.pid)
         while self.output >= 0 and select.select([self.output], [], [], 0)[0]:
             self.read_output()
@@ -353,6 +361,7 @@ class Worker:
         self._fork = sys.platform.startswith("linux")
         self._late_imports: List[str] = []
         self._next_look = 0.0
+        self._killed: Deque[Lane] = collections.deque()
         self._lanes_by_job = [Track() for _ in range(min(4, os.cpu_count() or 1))]
         self._lanes_by_gpu: Dict[Optional[str], Track] = {}
 
@@ -386,7 +395,7 @@ class Worker:
         if self._one_lane_an_arm():
             for name, function, argument in FILLED_ONCE:
                 _call(sys.modules.get(name), function, argument)
-            gc.freeze()  # a collection in a child would copy all of our memory
+            gc.freeze()
 
     def run(self, jobs: List[Dict[str, Any]], budget_s: float) -> None:
         """Runs the jobs, each within its own limit and all within the budget (imports not counted)."""
@@ -396,22 +405,30 @@ class Worker:
             for track in self._tracks():
                 while track.queue and not track.busy():
                     self._start(track, track.queue.popleft(), deadline)
+            # Those that were killed last are left to the kernel, which takes their memory down meanwhile:
+            # that lasts as long as forking them did.
+            while len(self._killed) > len(self._lanes_by_job):
+                self._killed.popleft().end()
             busy = [track for track in self._tracks() if track.busy()]
             if not busy:
                 break
             deadline += self._attend(busy)
             deadline += self._import_late_ones()
+        while self._killed:
+            self._killed.popleft().end()
         self.emit(event="done")
 
     def stop(self) -> None:
         """Ends every lane, and what the lanes' jobs started in sessions of their own."""
-        for track in self._tracks():
-            if track.lane is not None:
+        for lane in [*self._killed, *(track.lane for track in self._tracks())]:
+            if lane is not None:
                 try:
-                    track.lane.end()
+                    lane.end()
                 except (OSError, ValueError):  # it was being ended when the signal came
                     pass
-                track.lane = None
+        self._killed.clear()
+        for track in self._tracks():
+            track.lane = None
         for pid, (parent, _, _) in _processes().items():
             if parent == os.getpid():  # orphans come to us: see PR_SET_CHILD_SUBREAPER
                 try:
@@ -553,10 +570,15 @@ class Worker:
                 self._late_imports += message.pop("late_imports", [])
                 self.emit(event="finished", **message)
                 isolated, lane.job = bool(lane.job and lane.job["isolated"]), None
-                if (isolated and self._one_lane_an_arm()) or message.get("poisoned"):
+                if isolated and self._one_lane_an_arm():
+                    lane.kill()
+                    self._killed.append(lane)
+                elif message.get("poisoned"):
                     lane.end()
-                    track.lane = None
-                    return
+                else:
+                    continue
+                track.lane = None
+                return
 
     def _lose(self, track: Track, lane: Lane, outcome: str, why: Optional[str]) -> None:
         job = lane.job

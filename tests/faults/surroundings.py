@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from faults.rig import Fault, can_mount, has
+from faults.rig import WELL_PACKAGES, Fault, can_mount, has
 
 HERE = Path(__file__).resolve().parent
 TO_FILE = ("--output", "{scene}/out/report.json")
@@ -176,6 +176,27 @@ FAULTS = (
         export TMPDIR=/tmp""",
         mounts=True,
         needs=covers_no_python,
+    ),
+    Fault(
+        "no inode left in $TMPDIR",
+        shell="mount -t tmpfs -o nr_inodes=2 none {scene}/tmp; touch {scene}/tmp/last",
+        mounts=True,
+        needs=can_mount,
+    ),
+    Fault(
+        "$TMPDIR mounted noexec",
+        shell="mount -t tmpfs -o noexec none {scene}/tmp",
+        mounts=True,
+        needs=can_mount,
+    ),
+    Fault(
+        "a folder for operators that is mounted noexec",
+        says=r"DeepSpeed cannot compile operators: \S+/mnt is mounted noexec: nothing can be loaded from it",
+        packages={**WELL_PACKAGES, "deepspeed": "0.18.0"},
+        env={"TORCH_EXTENSIONS_DIR": "{scene}/mnt"},
+        shell="mount -t tmpfs -o noexec none {scene}/mnt",
+        mounts=True,
+        needs=can_mount,
     ),
     Fault(
         "a patient on a read-only file system",
