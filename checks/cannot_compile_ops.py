@@ -56,10 +56,11 @@ class CannotCompileOps(Check):
 
     ## What it finds
 
-    Where DeepSpeed, or Triton beside a GPU, is installed: no ninja or C++ compiler on PATH, a `CXX`, or
-    beside a GPU a `CC`, that names a compiler which is not there, no Python.h of the patient, an extension
-    folder that cannot be made or written, or that nothing can be loaded from (noexec), a gcc newer than the
-    chosen nvcc accepts. In a log: torch, DeepSpeed and Triton that miss
+    Where DeepSpeed is installed, or the workload imports torch's cpp_extension: no ninja or C++ compiler on
+    PATH, a `CXX`, or beside a GPU a `CC`, that names a compiler which is not there, no Python.h of the
+    patient, an extension folder that cannot be made or written, or that nothing can be loaded from (noexec),
+    a gcc newer than the chosen nvcc accepts. Where Triton is installed beside a GPU: no C compiler (`CC`,
+    else gcc or clang) and no Python.h. In a log: torch, DeepSpeed and Triton that miss
     ninja, a C or C++ compiler, Python's headers, or whose compiler failed; and what falls over when an
     operator was not built.
 
@@ -71,11 +72,11 @@ class CannotCompileOps(Check):
 
     ## How it is proven
 
-    Where something is missing, where a variable names an extension folder that is yet to be made, and with
-    `--deep`: an extension of one C++ function is compiled by `torch.utils.cpp_extension.load`, with torch's
-    own idea of compiler and folder, and loaded; that takes half a second. The fixed arm does it in the
-    temporary folder with the programs beside the interpreter on PATH. Which gcc an nvcc accepts is read from
-    its own header, crt/host_config.h.
+    For what torch builds, where something is missing, where a variable names an extension folder that is yet
+    to be made, and with `--deep`: an extension of one C++ function is compiled by
+    `torch.utils.cpp_extension.load`, with torch's own idea of compiler and folder, and loaded; that takes
+    half a second. The fixed arm does it in the temporary folder with the programs beside the interpreter on
+    PATH. Which gcc an nvcc accepts is read from its own header, crt/host_config.h.
 
     ## Fix
 
@@ -371,52 +372,51 @@ class CannotCompileOps(Check):
         compilers, packages = case.fact(Compilers), case.fact(Packages)
         gpus = case.known(Gpus)
         on_gpu = gpus is not None and bool(gpus.gpus)
-        compiling = [it for it in ("deepspeed", "triton") if it in packages.installed]
-        if not on_gpu and "triton" in compiling:
-            compiling.remove("triton")  # it compiles for GPUs alone
-        if "torch" not in packages.installed or not compiling:
+        extensions = ["DeepSpeed"] if "deepspeed" in packages.installed else []
+        if case.workload is not None and _imports_cpp_extension(case.workload):
+            extensions.append("torch.utils.cpp_extension")
+        # It compiles for GPUs alone.
+        triton = ["Triton"] if on_gpu and "triton" in packages.installed else []
+        if "torch" not in packages.installed or not extensions + triton:
             raise CannotTell("nothing that is installed compiles operators while a job runs")
         builds = case.known(ExtensionBuilds)
         trials: tuple[TrialRequest, ...] = ()
         if builds is not None and builds.nearest is not None:
             trials = (TrialRequest(TRIAL, {"folder": builds.folder}),)
-        who = " and ".join({"deepspeed": "DeepSpeed", "triton": "Triton"}[it] for it in compiling)
-        wanted = Finding(
-            severity="warning" if on_gpu or case.workload is not None else "note",
-            confidence="likely",
-            message=f"{who} cannot compile operators",
-            subject=Subject(kind="node"),
-            evidence={"compiling": compiling},
-        )
-        found = list(_missing(case, compilers, builds))
-        for what, fix in found:
-            yield Suspicion(
-                msgspec.structs.replace(
-                    wanted,
-                    message=f"{wanted.message}: {what}",
-                    evidence={**wanted.evidence, "missing": what},
-                    fixes=(fix,),
-                ),
-                trials,
+
+        def finding(who: list[str], lacks: str, what: str = "operators", *fixes: Fix) -> Finding:
+            return Finding(
+                severity="warning" if on_gpu or case.workload is not None else "note",
+                confidence="likely",
+                message=f"{' and '.join(who)} cannot compile {what}{': ' if lacks else ''}{lacks}",
+                subject=Subject(kind="node"),
+                evidence={"compiling": who, **({"missing": lacks} if lacks else {})},
+                fixes=fixes,
             )
+
+        found = list(_missing(compilers, builds, case.known(Mounts))) if extensions else []
+        for what, fix in found:
+            yield Suspicion(finding(extensions, what, "operators", fix), trials)
+        for what, fix in _no_headers(case.known(Interpreter)):
+            found.append((what, fix))
+            # The trial builds as torch does, with ninja, which Triton has no need of.
+            yield Suspicion(
+                finding(extensions + triton, what, "operators", fix), trials if extensions else ()
+            )
+        # g++ brings gcc along; and a recording of an earlier version has only c++.
+        if triton and not (compilers.cc or compilers.cxx or "CC" in compilers.not_there):
+            yield Suspicion(finding(triton, "there is no C compiler on PATH", "operators", _INSTALL_COMPILER))
         # A place that somebody chose, and where nothing was built yet.
         untried = builds is not None and builds.decided_by is not None and builds.nearest != builds.folder
-        if (case.deep or untried) and not found:
-            yield Suspicion(wanted, trials)
+        if extensions and (case.deep or untried) and not found:
+            yield Suspicion(finding(extensions, ""), trials)
         if on_gpu and "CC" in compilers.not_there:
             # Triton compiles its launchers with it, nvcc gets it as -ccbin; the trial's C++ knows only CXX.
             what, fix = _not_there("CC", compilers)
-            message = f"{who} cannot compile operators for a GPU: {what}"
-            yield Suspicion(
-                msgspec.structs.replace(wanted, confidence="certain", message=message, fixes=(fix,))
-            )
-        too_new = _too_new(case, compilers)
+            yield Suspicion(_certain(finding(extensions + triton, what, "operators for a GPU", fix)))
+        too_new = _too_new(case, compilers) if extensions else None
         if too_new:
-            yield Suspicion(
-                msgspec.structs.replace(
-                    wanted, confidence="certain", message=f"{who} cannot compile CUDA operators: {too_new}"
-                )
-            )
+            yield Suspicion(_certain(finding(extensions, too_new, "CUDA operators")))
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterator[Finding]:
         """A build that works refutes what seemed to be missing; one that fails says why."""
@@ -437,16 +437,16 @@ class CannotCompileOps(Check):
             confidence="proven" if case.status == "reproduced" else "certain",
             message=finding.message if missing else f"{finding.message}: {error}",
             evidence={**finding.evidence, "error": error},
-            fixes=(_ELSEWHERE,) if elsewhere else finding.fixes,
+            fixes=tuple(_verified(fix, case) for fix in ((_ELSEWHERE,) if elsewhere else finding.fixes)),
             proof=Proof(trial=result.name, status=case.status, case=case),
         )
 
     def concerns(self, workload: Workload, finding: Finding) -> bool:
         """DeepSpeed, torch.compile and torch's cpp_extension compile while a job runs."""
-        return uses_deepspeed(workload) or any(
-            any("cpp_extension" in it.module for it in script.imports)
-            or any(call.callee == "torch.compile" for call in script.calls)
-            for script in workload.scripts
+        return (
+            uses_deepspeed(workload)
+            or _imports_cpp_extension(workload)
+            or any(call.callee == "torch.compile" for script in workload.scripts for call in script.calls)
         )
 
     def examples(self) -> Iterable[Example]:
@@ -454,7 +454,18 @@ class CannotCompileOps(Check):
         return _examples()
 
 
-def _missing(case: Case, compilers: Compilers, builds: ExtensionBuilds | None) -> Iterator[tuple[str, Fix]]:
+def _imports_cpp_extension(workload: Workload) -> bool:
+    return any("cpp_extension" in it.module for script in workload.scripts for it in script.imports)
+
+
+def _certain(finding: Finding) -> Finding:
+    return msgspec.structs.replace(finding, confidence="certain")
+
+
+def _missing(
+    compilers: Compilers, builds: ExtensionBuilds | None, mounts: Mounts | None
+) -> Iterator[tuple[str, Fix]]:
+    """What torch.utils.cpp_extension would miss."""
     if compilers.ninja is None:
         yield (
             "there is no ninja on PATH",
@@ -463,18 +474,7 @@ def _missing(case: Case, compilers: Compilers, builds: ExtensionBuilds | None) -
     if "CXX" in compilers.not_there:
         yield _not_there("CXX", compilers)
     elif compilers.cxx is None:
-        yield (
-            "there is no C++ compiler on PATH",
-            _command("install one", "sudo apt-get install build-essential"),
-        )
-    python = case.known(Interpreter)
-    if python is not None and python.headers is False:
-        minor = ".".join(python.version.split(".")[:2])
-        yield (
-            f"the headers of Python {minor} (Python.h) are missing",
-            _command("install them", f"sudo apt-get install python{minor}-dev"),
-        )
-    mounts = case.known(Mounts)
+        yield "there is no C++ compiler on PATH", _INSTALL_COMPILER
     mount = (
         mounts.of(builds.nearest) if mounts is not None and builds is not None and builds.nearest else None
     )
@@ -483,6 +483,15 @@ def _missing(case: Case, compilers: Compilers, builds: ExtensionBuilds | None) -
         yield f"{builds.folder} is {state}", _ELSEWHERE
     elif builds is not None and builds.problem is not None:
         yield f"nothing can be built in {builds.folder}: {builds.problem}", _ELSEWHERE
+
+
+def _no_headers(python: Interpreter | None) -> Iterator[tuple[str, Fix]]:
+    if python is not None and python.headers is False:
+        minor = ".".join(python.version.split(".")[:2])
+        yield (
+            f"the headers of Python {minor} (Python.h) are missing",
+            _command("install them", f"sudo apt-get install python{minor}-dev"),
+        )
 
 
 def _not_there(variable: str, compilers: Compilers) -> tuple[str, Fix]:
@@ -497,11 +506,21 @@ def _not_there(variable: str, compilers: Compilers) -> tuple[str, Fix]:
     )
 
 
+def _verified(fix: Fix, case: TrialCase) -> Fix:
+    """The fixed arm goes without CXX, and builds below /var/tmp where it may."""
+    done = case.fixed.measured.get("folder") if case.fixed is not None else None
+    tried = fix.preview == "unset CXX" or (fix == _ELSEWHERE and done == "/var/tmp")
+    return msgspec.structs.replace(fix, verified=True) if tried and case.status == "reproduced" else fix
+
+
 _ELSEWHERE = environment.export("build elsewhere", {"TORCH_EXTENSIONS_DIR": "/var/tmp/torch_extensions"})
 
 
 def _command(title: str, preview: str) -> Fix:
     return Fix(title=title, kind="command", applicability="manual", preview=preview)
+
+
+_INSTALL_COMPILER = _command("install one", "sudo apt-get install build-essential")
 
 
 def _too_new(case: Case, compilers: Compilers) -> str | None:
@@ -592,6 +611,41 @@ def _examples() -> Iterator[Example]:
         ),
         "note: DeepSpeed cannot compile CUDA operators: nvcc 11.8 refuses gcc 14, 11 is the newest that it"
         " accepts",
+    )
+    with_triton = Packages(installed={"torch": "2.6.0", "triton": "3.2.0"}, modules={})
+    beside_a_gpu = Gpus(driver="580.65", gpus=(_GPU,))
+    cc = Tool(path="/usr/bin/gcc", version="gcc (Debian 12.2.0-14) 12.2.0")
+    yield healthy(
+        "Triton alone, which needs neither ninja nor a C++ compiler nor torch's folder",
+        case_of(
+            with_triton,
+            Compilers(cc=cc),
+            ExtensionBuilds(folder="/data/ext", nearest="/data", problem="this user may not write in /data"),
+            beside_a_gpu,
+        ),
+    )
+    yield sick(
+        "Triton alone, and no compiler",
+        case_of(with_triton, Compilers(), builds, beside_a_gpu),
+        "warning: Triton cannot compile operators: there is no C compiler on PATH",
+    )
+    yield sick(
+        "Triton alone, and a Python without headers",
+        case_of(
+            with_triton,
+            Compilers(cc=cc),
+            builds,
+            beside_a_gpu,
+            Interpreter(
+                executable="/usr/bin/python3",
+                version="3.11.2",
+                implementation="CPython",
+                prefix="/usr",
+                chosen_by="PATH",
+                headers=False,
+            ),
+        ),
+        "warning: Triton cannot compile operators: the headers of Python 3.11 (Python.h) are missing",
     )
     only_torch = Packages(installed={"torch": "2.6.0"}, modules={})
     yield cannot_tell(

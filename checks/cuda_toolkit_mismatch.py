@@ -210,8 +210,8 @@ class CudaToolkitMismatch(Check):
         return map(Asked, self.questions if wanted else ())
 
     def concerns(self, workload: Workload, finding: Finding) -> bool:
-        """Only DeepSpeed compiles operators while the job runs."""
-        return uses_deepspeed(workload)
+        """Only DeepSpeed compiles operators while the job runs, and most of its releases do not look then."""
+        return uses_deepspeed(workload) and finding.evidence.get("at_run_time") != "not-checked"
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """Judges by facts; the assertion and, with --deep, a build are there to contradict it."""
@@ -236,7 +236,7 @@ class CudaToolkitMismatch(Check):
         else:
             yield from map(Suspicion, _disagreements(case, kits, kits.chosen))
             mismatch = _mismatch(torch, kits.chosen, deepspeed, case, kits)
-            if mismatch is None and not kits.chosen.headers:
+            if not kits.chosen.headers:
                 yield Suspicion(_without_headers(kits, kits.chosen))
             trials = _trials(case, torch, kits, deepspeed)
             if mismatch is not None or trials:
@@ -315,6 +315,7 @@ def _mismatch(
             "torch_cuda": torch.cuda,
             "other_major": other_major,
             "deepspeed": deepspeed.version if deepspeed else None,
+            "at_run_time": deepspeed.when_jit if deepspeed else None,
             "ds_report": reported,
         },
         fixes=tuple(_remedies(torch, chosen, deepspeed, case, kits)),
@@ -345,6 +346,8 @@ def _remedies(
         yield environment.export(
             f"use the CUDA {kit.version} toolkit that is installed", {"CUDA_HOME": kit.home}
         )
+    # Before another torch: what else is installed was built for this one.
+    yield packages.install_toolkit(_minor(torch.cuda))
     python = case.known(Interpreter)
     if python is not None:
         toolkit, runs = Version(chosen.version), _runs_here(case)
@@ -356,7 +359,6 @@ def _remedies(
         )
         if line is not None:
             yield line
-    yield packages.install_toolkit(_minor(torch.cuda))
     if _skip_helps(torch, chosen, deepspeed):
         yield environment.export(
             "let DeepSpeed build across these minor versions (hides the difference)",

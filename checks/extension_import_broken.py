@@ -26,6 +26,7 @@ from llm_doctor.model import (
     Arm,
     Finding,
     Fix,
+    Gpu,
     Gpus,
     Packages,
     Proof,
@@ -48,9 +49,7 @@ MODULES = {
     "xformers": ("xformers", "xformers.ops"),
 }
 """What is imported of each extension: the first always, a compiled module where the build has it."""
-_WANTS_A_GPU = re.compile(
-    r"libcuda\.so|NVIDIA driver|no CUDA|CUDA GPUs|active drivers|CUDA_VISIBLE_DEVICES|is_available"
-)
+_WANTS_A_GPU = re.compile(r"NVIDIA driver|no CUDA|CUDA GPUs|active drivers|CUDA_VISIBLE_DEVICES|is_available")
 
 
 class ExtensionImportBroken(Check):
@@ -73,7 +72,7 @@ class ExtensionImportBroken(Check):
     ## How it is proven
 
     By importing it, with its compiled modules, in a process of the patient that may crash or hang. The fixed
-    arm imports torch without it. Where no GPU is here, an extension that wants one is not spoken of.
+    arm imports torch without it. Both see no GPU: an extension that wants one is not spoken of.
 
     ## Fix
 
@@ -400,7 +399,7 @@ class ExtensionImportBroken(Check):
                 if arm is None or arm.outcome not in ("failed", "killed", "timeout"):
                     continue
                 error = str(arm.error).strip().partition("\n")[0]
-                if _WANTS_A_GPU.search(str(arm.error)) and not finding.evidence["gpu"]:
+                if _wants_a_gpu(str(arm.error), finding.evidence["gpu"]):
                     continue
                 yield msgspec.structs.replace(
                     finding,
@@ -439,6 +438,11 @@ class ExtensionImportBroken(Check):
         return _examples()
 
 
+def _wants_a_gpu(error: str, on_gpu: bool) -> bool:
+    """Trials on the CPU see no GPU; only the driver's library is there where the node has one."""
+    return bool(_WANTS_A_GPU.search(error)) or ("libcuda.so" in error and not on_gpu)
+
+
 # --- Examples -------------------------------------------------------------------------------------------
 
 
@@ -467,6 +471,14 @@ def _examples() -> Iterator[Example]:
         "an extension that wants a driver, where there is no GPU",
         case_of(stack),
         tried("reproduced", "import flash_attn: ImportError: libcuda.so.1: cannot open shared object file"),
+    )
+    yield healthy(
+        "an extension that asks for the GPU when imported, which the trial does not see",
+        case_of(stack, Gpus(driver="580.65", gpus=(Gpu(index=0, name="NVIDIA H100"),))),
+        tried(
+            "reproduced",
+            "import flash_attn: RuntimeError: 0 active drivers ([]). There should only be one.",
+        ),
     )
     only_torch = Packages(installed={"torch": "2.6.0"}, modules={})
     yield cannot_tell("no extension", case_of(only_torch), "no extension that is known to break is installed")

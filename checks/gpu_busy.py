@@ -28,9 +28,10 @@ class GpuBusy(Check):
 
     ## What it finds
 
-    Of the GPUs that the job may use: those in compute mode prohibited, those in mode exclusive-process that a
-    process already has, and those of whose memory more than a quarter is in use, by processes that can be
-    seen or, from within a container, cannot. In a log: CUDA error 46, devices that are busy or unavailable.
+    Of the GPUs that the job may use and that MIG does not divide: those in compute mode prohibited, those in
+    mode exclusive-process that a process already has, and those of whose memory more than a quarter is in
+    use, by processes that can be seen or, from within a container, cannot. In a log: CUDA error 46, devices
+    that are busy or unavailable.
 
     ## Why it breaks
 
@@ -104,9 +105,10 @@ class GpuBusy(Check):
         if not gpus.gpus:
             raise CannotTell("there is no NVIDIA GPU here")
         mine = job_gpus(case)
-        free = [gpu.index for gpu in gpus.gpus if gpu.problem is None and not _in_use(gpu)]
+        free = [gpu.index for gpu in gpus.gpus if gpu.problem is None and not gpu.mig and not _in_use(gpu)]
         for gpu in gpus.gpus:
-            if gpu.index in mine and gpu.problem is None:
+            # The parts of a divided GPU belong to other jobs, and NVML counts memory and processes of all.
+            if gpu.index in mine and gpu.problem is None and not gpu.mig:
                 for finding in _judged(gpu, free):
                     yield Suspicion(finding)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, Sequence, Tuple
 
 from llm_doctor.check import (
     CannotTell,
@@ -25,9 +25,9 @@ class GpuDegradedLink(Check):
 
     ## What it finds
 
-    A PCIe link of fewer lanes than GPU and slot have; a slot that gives a GPU fewer lanes or an earlier
-    generation than the slots of its siblings, the other GPUs of the same model; NVLinks that are down while
-    the same links of a sibling are up.
+    A PCIe link of fewer lanes than GPU and slot have (of an idle GPU a note, unless an idle sibling has
+    more); a slot that gives a GPU fewer lanes or an earlier generation than the slots of its siblings, the
+    other GPUs of the same model; NVLinks that are down while the same links of a sibling are up.
 
     ## Why it breaks
 
@@ -38,8 +38,8 @@ class GpuDegradedLink(Check):
     ## How it is proven
 
     By the driver's numbers that do not depend on load. The present PCIe *generation* is not among them: an
-    idle GPU lowers it to save power. Inactive NVLinks say nothing by themselves either: cards have connectors
-    for bridges that nobody bought.
+    idle GPU lowers it to save power, and may lower its width. Inactive NVLinks say nothing by themselves
+    either: cards have connectors for bridges that nobody bought, and a GPU that MIG divides uses none.
 
     ## Fix
 
@@ -49,7 +49,9 @@ class GpuDegradedLink(Check):
 
     - https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html (nvmlDeviceGetCurrPcieLinkWidth,
       nvmlDeviceGetMaxPcieLinkGeneration, nvmlDeviceGetNvLinkState)
-    - https://docs.nvidia.com/deploy/nvidia-smi/index.html (PCIe: "may be reduced when the GPU is not in use")
+    - https://docs.nvidia.com/deploy/nvidia-smi/index.html (PCIe, generation and width: "may be reduced when
+      the GPU is not in use")
+    - https://docs.nvidia.com/datacenter/tesla/mig-user-guide/deployment-considerations.html (no peer-to-peer)
     """
 
     name = "gpu-degraded-link"
@@ -70,38 +72,54 @@ class GpuDegradedLink(Check):
         mine = job_gpus(case)
         for gpu in answering:
             siblings = [it for it in answering if it.name == gpu.name and it.index != gpu.index]
-            for message, confidence in (*_pcie(gpu, siblings), *_nvlink(gpu, siblings)):
-                severity: Severity = "warning" if gpu.index in mine else "note"
-                yield Suspicion(_finding(gpu, severity, confidence, message))
+            for severity, confidence, message in (*_pcie(gpu, siblings), *_nvlink(gpu, siblings)):
+                yield Suspicion(_finding(gpu, severity if gpu.index in mine else "note", confidence, message))
 
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
 
 
-def _pcie(gpu: Gpu, siblings: Sequence[Gpu]) -> Iterator[tuple[str, Confidence]]:
+_Said = Tuple[Severity, Confidence, str]
+
+
+def _may_rest(gpu: Gpu) -> bool:
+    return gpu.throttle_reasons is None or "gpu-idle" in gpu.throttle_reasons
+
+
+def _pcie(gpu: Gpu, siblings: Sequence[Gpu]) -> Iterator[_Said]:
     width, most = gpu.pcie_width, gpu.pcie_width_max
     # In a virtual machine a driver may tell 0. Half the lanes on every GPU is how some servers and clouds
     # wire them (the T4 of AWS's g4dn has 8 of 16).
     widest = max((it.pcie_width or 0 for it in siblings), default=0)
     if width and most and width < most and (width < widest or 2 * width < most):
-        yield f"its PCIe link has {width} of {most} lanes", "certain"
+        message = f"its PCIe link has {width} of {most} lanes"
+        if not _may_rest(gpu):
+            yield "warning", "certain", message
+        elif any(_may_rest(it) and (it.pcie_width or 0) > width for it in siblings):
+            yield "warning", "likely", message
+        else:
+            yield "note", "likely", f"{message}, which an idle GPU may have lowered"
         return
     wider = max((it.pcie_width_max or 0 for it in siblings), default=0)
     if most and most < wider:
-        yield f"its slot gives it {most} PCIe lanes, and another {gpu.name} here has {wider}", "likely"
+        message = f"its slot gives it {most} PCIe lanes, and another {gpu.name} here has {wider}"
+        yield "warning", "likely", message
     later = max((it.pcie_generation_max or 0 for it in siblings), default=0)
     if gpu.pcie_generation_max and gpu.pcie_generation_max < later:
-        yield (
-            f"its slot is PCIe generation {gpu.pcie_generation_max}, and another {gpu.name} here has {later}",
-            "likely",
-        )
+        slot = f"its slot is PCIe generation {gpu.pcie_generation_max}"
+        yield "warning", "likely", f"{slot}, and another {gpu.name} here has {later}"
 
 
-def _nvlink(gpu: Gpu, siblings: Sequence[Gpu]) -> Iterator[tuple[str, Confidence]]:
-    most = max((it.nvlinks_active or 0 for it in siblings), default=0)
-    if gpu.nvlinks_active is not None and gpu.nvlinks_inactive and gpu.nvlinks_active < most:
-        yield f"{gpu.nvlinks_active} of its NVLinks are up, and another {gpu.name} here has {most}", "certain"
+def _nvlink(gpu: Gpu, siblings: Sequence[Gpu]) -> Iterator[_Said]:
+    active, linked = gpu.nvlinks_active, [it.nvlinks_active for it in siblings if it.nvlinks_active]
+    if gpu.mig or active is None or not gpu.nvlinks_inactive:
+        return
+    if active == 0 and len(linked) % 2 == 0:
+        return  # bridges join cards in pairs, and this one may have none
+    most = max(linked, default=0)
+    if active < most:
+        yield "warning", "certain", f"{active} of its NVLinks are up, and another {gpu.name} here has {most}"
 
 
 def _finding(gpu: Gpu, severity: Severity, confidence: Confidence, message: str) -> Finding:
@@ -160,10 +178,16 @@ def _examples() -> Iterator[Example]:
     yield healthy("an idle GPU has lowered its generation", case_of(node({"pcie_generation": 1}, {})))
     bridgeless = {"nvlinks_active": 0, "nvlinks_inactive": 12}
     yield healthy("cards without bridges", case_of(node(bridgeless, bridgeless)))
+    yield healthy("two of four cards have a bridge", case_of(node({}, {}, bridgeless, bridgeless)))
     yield sick(
         "a card that sits badly",
         case_of(node({"pcie_width": 4, "pcie_generation": 1}, {})),
         "warning: GPU 0 (NVIDIA A100): its PCIe link has 4 of 16 lanes",
+    )
+    yield sick(
+        "an idle GPU that has no siblings",
+        case_of(node({"pcie_width": 4, "pcie_generation": 1})),
+        "note: GPU 0 (NVIDIA A100): its PCIe link has 4 of 16 lanes, which an idle GPU may have lowered",
     )
     yield sick(
         "a slot with fewer lanes, of an earlier generation",

@@ -19,6 +19,7 @@ from llm_doctor.check import (
     sick,
 )
 from llm_doctor.checks.visible_devices_wrong import job_gpus
+from llm_doctor.host import KEPT_OF_EACH_XID
 from llm_doctor.model import (
     Confidence,
     Environment,
@@ -52,7 +53,6 @@ _HARDWARE = {
     140: "an ECC error that was not recovered",
     143: "the GPU could not be initialised",
     **dict.fromkeys(range(144, 151), "an NVLink error"),
-    155: "an NVLink went down",
     156: "a resource of the GPU was retired",
     158: "a fatal timeout",
 }
@@ -61,6 +61,7 @@ _PASSING = {
     92: "many single-bit ECC errors, all corrected",
     94: "a memory error that was contained: one program had to end",
     121: "corrected errors on the link to the CPU",
+    155: "an NVLink went down, which may have been meant to",
     157: "a resource of the GPU could not be retired",
 }
 _PROGRAMS = {
@@ -73,14 +74,16 @@ _PROGRAMS = {
     69: "a program's kernel was refused",
     137: "a program touched memory of another GPU that it has not",
 }
+_CONTAINED = 94
+"""A fault of the hardware too: what ended is the program that a log is of."""
 _RECOVERY = 154
 """Says after others what it takes: None, Drain P2P, GPU Reset Required, Node Reboot Required."""
 _SLOWED = {
     "hw-thermal": "it is too hot",
     "sw-thermal": "it is too hot",
     "hw-power-brake": "the power supply asks for less",
-    "hw-slowdown": "its hardware slows it down, by heat or power",
 }
+"""The bare hw-slowdown "may be also reported during PState or clock change" (nvml.h)."""
 
 
 class GpuUnhealthy(Check):
@@ -146,8 +149,9 @@ class GpuUnhealthy(Check):
             cause="A GPU has fallen off the bus (Xid 79)",
         ),
         Symptom(
-            pattern=r"Xid \(PCI:(?P<gpu>[\w:.]{7,20})\): (?P<xid>48|6[124]|7[449]|79|8[18]|"
-            r"9[245]|1(?:0[69]|1[09]|2[0-5]|36|4[0-9]|5[0-9]))\b",
+            pattern=r"Xid \(PCI:(?P<gpu>[\w:.]{7,20})[^)\n]{0,40}\): (?P<xid>"
+            + "|".join(map(str, (*_HARDWARE, _CONTAINED)))
+            + rf"|{_RECOVERY}(?=[^\n]{{0,90}} to 0x\w{{1,4}} \((?!None)))\b",
             example="NVRM: Xid (PCI:0000:3b:00): 48, pid=1234, DBE (double bit error) ECC Error",
             counter_example="NVRM: Xid (PCI:0000:3b:00): 31, pid=1234, name=python, MMU Fault",
             cause="The driver reports Xid {xid} of the GPU at {gpu}: a fault of the hardware or its firmware",
@@ -286,9 +290,7 @@ def _sick(gpu: Gpu) -> Iterator[tuple[Severity, str, tuple[Fix, ...]]]:
         yield "warning", f"{what}: failed pages of its memory wait for a reset to be retired", (reset,)
     slowed = [it for it in gpu.throttle_reasons or () if it in _SLOWED]
     if slowed:
-        why = "; ".join(
-            dict.fromkeys(_SLOWED[it] for it in slowed if it != "hw-slowdown" or len(slowed) == 1)
-        )
+        why = "; ".join(dict.fromkeys(_SLOWED[it] for it in slowed))
         cool = remedy(
             "look at its temperature, power and fans", "nvidia-smi -q -d TEMPERATURE,POWER,PERFORMANCE"
         )
@@ -315,7 +317,7 @@ def _xids(lines: Sequence[str]) -> dict[str, list[_Xid]]:
     counted: dict[str, dict[int, int]] = {}
     actions: dict[str, str] = {}
     for line in lines:
-        read = re.search(r"Xid \((?:PCI:)?([0-9A-Fa-f:]{7,16}?)(?:\.\d)?\): (\d{1,4})\b", line)
+        read = re.search(r"Xid \((?:PCI:)?([0-9A-Fa-f:]{7,16})[^)]*\): (\d{1,4})\b", line)
         if read is None:
             continue
         address, number = read[1].lower(), int(read[2])
@@ -334,7 +336,8 @@ def _xids(lines: Sequence[str]) -> dict[str, list[_Xid]]:
 
 
 def _meaning(number: int, times: int, action: str) -> _Xid:
-    often = f", {times} times" if times > 1 else ""
+    more = " or more" if times >= KEPT_OF_EACH_XID else ""
+    often = f", {times} times{more}" if times > 1 else ""
     if number in _HARDWARE:
         wants = f" The driver says: {action}." if action and action != "None" else ""
         said = (
@@ -435,7 +438,7 @@ def _examples() -> Iterator[Example]:
     yield sick(
         "too hot",
         case_of(node(throttle_reasons=("hw-slowdown", "hw-thermal"))),
-        f"warning: {what} is slowed down now (hw-slowdown, hw-thermal): it is too hot",
+        f"warning: {what} is slowed down now (hw-thermal): it is too hot",
     )
     yield sick(
         "Xid messages of hardware and of programs",

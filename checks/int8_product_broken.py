@@ -27,6 +27,7 @@ from llm_doctor.check import (
 from llm_doctor.model import (
     Arm,
     BitsAndBytesBuild,
+    Environment,
     Finding,
     Fix,
     Gpu,
@@ -43,6 +44,9 @@ from llm_doctor.workload.models import loads_in_8_bits
 TRIAL = Trial(name="int8-product-broken", imports=("torch", "bitsandbytes"), on_gpu=True)
 INT8_TENSOR_CORES, OLDEST = (7, 5), (6, 0)
 """Compute capabilities: native int8 (bitsandbytes/cuda_specs.py, has_imma, in 0.50), and anything at all."""
+ANY_MINOR = (0, 50)
+"""The bitsandbytes that takes a library for another minor release of CUDA where the exact one is missing,
+never for another major one: https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1980"""
 
 
 class Int8ProductBroken(Check):
@@ -226,7 +230,7 @@ class Int8ProductBroken(Check):
         yield from _no_library(case.known(BitsAndBytesBuild), on_gpu)
         if gpus is None or not gpus.gpus:
             return
-        yield from _library_missing(case.known(BitsAndBytesBuild), case.known(TorchBuild))
+        yield from _library_missing(case)
         for (name, (major, minor)), numbers in gpus.below(INT8_TENSOR_CORES).items():
             what = name if len(numbers) == 1 else f"{len(numbers)} x {name}"
             too_old = (major, minor) < OLDEST
@@ -292,11 +296,17 @@ def _no_library(built: BitsAndBytesBuild | None, on_gpu: bool) -> Iterator[Suspi
     )
 
 
-def _library_missing(built: BitsAndBytesBuild | None, torch: TorchBuild | None) -> Iterator[Suspicion]:
-    """bitsandbytes takes a library of the same major version where the exact one is missing, no other."""
+def _library_missing(case: Case) -> Iterator[Suspicion]:
+    built, torch, environment = case.known(BitsAndBytesBuild), case.known(TorchBuild), case.known(Environment)
     if built is None or torch is None or torch.cuda is None or not built.cuda:
         return
-    if Version(torch.cuda).major in {Version(cuda).major for cuda in built.cuda}:
+    if environment is not None and environment.variables.get("BNB_CUDA_VERSION"):
+        return  # it names the library itself
+    version, wanted, there = case.version("bitsandbytes"), Version(torch.cuda), [*map(Version, built.cuda)]
+    takes_another_minor = version is None or version.release >= ANY_MINOR
+    if wanted.release[:2] in {it.release[:2] for it in there}:
+        return
+    if takes_another_minor and wanted.major in {it.major for it in there}:
         return
     yield Suspicion(
         Finding(
@@ -360,6 +370,24 @@ def _examples() -> Iterator[Example]:
         "note: Tesla V100-SXM2-32GB (compute capability 7.0): no int8 tensor cores, so LLM.int8() saves"
         " memory and costs time",
         trials=(tried("inconclusive", "RuntimeError: no kernel image"),),
+    )
+    for_12_8 = TorchBuild(version="2.7.0+cu128", cuda="12.8", kind="cuda")
+    a100 = node("NVIDIA A100-SXM4-80GB", (8, 0))
+    yield sick(
+        "a library for another minor release of CUDA, and a bitsandbytes that wants the very one",
+        case_of(stack, ships, for_12_8, a100),
+        "warning: bitsandbytes 0.45.0 has no library for CUDA 12.8, which torch 2.7.0+cu128 is built for:"
+        " it has 11.8 to 12.6",
+        trials=(tried("inconclusive", "RuntimeError: CUDA Setup failed despite CUDA being available"),),
+    )
+    newer = Packages(installed={"torch": "2.7.0", "bitsandbytes": "0.50.0"}, modules={})
+    yield healthy(
+        "the same, and a bitsandbytes that takes it", case_of(newer, ships, for_12_8, a100), tried("refuted")
+    )
+    yield healthy(
+        "the same, named by BNB_CUDA_VERSION",
+        case_of(stack, ships, for_12_8, a100, Environment(variables={"BNB_CUDA_VERSION": "126"})),
+        tried("refuted"),
     )
     yield sick(
         "built from source and never compiled",

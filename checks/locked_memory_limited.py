@@ -17,11 +17,17 @@ from llm_doctor.check import (
     remedy,
     sick,
 )
-from llm_doctor.model import Finding, Fix, Interface, Limit, Limits, Network, Subject, System
+from llm_doctor.model import Finding, Fix, Interface, Limit, Limits, Network, Severity, Subject, System
 from llm_doctor.units import gib
 from llm_doctor.workload.data import Workload
 
 ENOUGH_BYTES = 1 << 30
+_KINDS: tuple[tuple[str, str, Severity], ...] = (
+    ("InfiniBand", "InfiniBand", "warning"),
+    ("Unspecified", "EFA", "warning"),
+    ("Ethernet", "RDMA over Ethernet", "note"),
+)
+"""By link layer. The card that a cloud's machine has for Ethernet could do RoCE too, and is not used so."""
 
 # By name: a wildcard does not hold for root (limits.conf(5)). `-` is the soft and the hard limit.
 _FOR_GOOD = remedy(
@@ -42,8 +48,9 @@ class LockedMemoryLimited(Check):
     ## What it finds
 
     A limit of locked memory below 1 GiB for a process that has to keep to it (without CAP_IPC_LOCK), on a
-    node with InfiniBand or RoCE adapters. CUDA's pinned buffers do not count against this limit: without an
-    adapter nothing is said. In a log: registrations of memory that fail with "Cannot allocate memory" in
+    node with an InfiniBand or EFA adapter that has an active port; a note where it is a card for Ethernet
+    that could do RoCE. CUDA's pinned buffers do not count against this limit: without an adapter nothing is
+    said. In a log: registrations of memory that fail with "Cannot allocate memory" in
     NCCL, UCX, libfabric and MPI, and their warnings about memlock.
 
     ## Why it breaks
@@ -66,6 +73,7 @@ class LockedMemoryLimited(Check):
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html
     - drivers/infiniband/core/umem.c of Linux (`ib_umem_get`: RLIMIT_MEMLOCK, CAP_IPC_LOCK)
     - https://github.com/NVIDIA/nccl-tests/issues/206
+    - https://github.com/awslabs/awsome-distributed-ai/issues/647 (EFA)
     """
 
     name = "locked-memory-limited"
@@ -110,15 +118,16 @@ class LockedMemoryLimited(Check):
             raise CannotTell("there is no InfiniBand or RoCE adapter here, which would lock memory")
         if limits.may_lock or limit is None or limit >= ENOUGH_BYTES:
             return
+        kind, severity, adapters = _active(network)
         system = case.known(System)
         yield Suspicion(
             Finding(
-                severity="warning",
+                severity=severity,
                 confidence="certain" if limits.may_lock is False else "likely",
-                message=f"only {gib(limit)} of memory may be locked, too little for InfiniBand"
-                f" ({', '.join(network.infiniband)})",
+                message=f"only {gib(limit)} of memory may be locked, too little for {kind}"
+                f" ({', '.join(adapters)})",
                 subject=Subject(kind="limit"),
-                evidence={"locked_memory_bytes": limit, "infiniband": list(network.infiniband)},
+                evidence={"locked_memory_bytes": limit, "infiniband": adapters},
                 fixes=_fixes(limits.locked_memory_bytes.hard, system.container if system else None),
             )
         )
@@ -130,6 +139,15 @@ class LockedMemoryLimited(Check):
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
         return _examples()
+
+
+def _active(network: Network) -> tuple[str, Severity, list[str]]:
+    """What the adapters with an active port are, and which they are; the fastest kind alone."""
+    for link, kind, severity in _KINDS:
+        adapters = [name for name, its in network.links.items() if its == link]
+        if adapters:
+            return kind, severity, adapters
+    raise CannotTell(f"no active port is known of the adapters here ({', '.join(network.infiniband)})")
 
 
 def _fixes(hard: int | None, container: str | None) -> tuple[Fix, ...]:
@@ -158,13 +176,33 @@ def _examples() -> Iterator[Example]:
             may_lock=may_lock,
         )
 
-    adapter = Network(interfaces=(Interface(name="ib0", up=True),), infiniband=("mlx5_0", "mlx5_1"))
+    def adapters(link: str, *names: str) -> Network:
+        return Network(
+            interfaces=(Interface(name="eth0", up=True),), infiniband=names, links=dict.fromkeys(names, link)
+        )
+
+    adapter = adapters("InfiniBand", "mlx5_0", "mlx5_1")
     yield healthy("no limit", case_of(limited(None), adapter))
     yield healthy("a process that may lock beyond it", case_of(limited(65536, may_lock=True), adapter))
     yield sick(
         "the default of many systems",
         case_of(limited(65536), adapter),
         "warning: only 64 KiB of memory may be locked, too little for InfiniBand (mlx5_0, mlx5_1)",
+    )
+    yield sick(
+        "the network card of a cloud's machine",
+        case_of(limited(65536), adapters("Ethernet", "mlx5_0")),
+        "note: only 64 KiB of memory may be locked, too little for RDMA over Ethernet (mlx5_0)",
+    )
+    yield sick(
+        "EFA",
+        case_of(limited(65536), adapters("Unspecified", "rdmap0s31")),
+        "warning: only 64 KiB of memory may be locked, too little for EFA (rdmap0s31)",
+    )
+    yield cannot_tell(
+        "an adapter whose cable is out",
+        case_of(limited(65536), Network(infiniband=("mlx5_0",))),
+        "no active port is known of the adapters here (mlx5_0)",
     )
     yield cannot_tell(
         "a workstation",

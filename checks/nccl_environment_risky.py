@@ -38,6 +38,11 @@ RENAMED_IN = (2, 2)
 _RENAMED = ("NCCL_BLOCKING_WAIT", "NCCL_ASYNC_ERROR_HANDLING", "NCCL_DESYNC_DEBUG", "NCCL_ENABLE_TIMING")
 _ALGORITHMS = ("Tree", "Ring", "CollNet", "CollNetDirect", "CollNetChain", "NVLS", "NVLSTree", "PAT")
 """ncclAlgoStr of NCCL 2.8 to 2.28; the third name became the two behind it."""
+_LEFT_UNUSED: tuple[tuple[str, str, Severity], ...] = (
+    ("InfiniBand", "InfiniBand", "warning"),
+    ("Ethernet", "RDMA over Ethernet", "note"),
+)
+"""By link layer, those that NCCL's own transport uses: EFA (Unspecified) has a plugin, which stays on."""
 _OF_GLOO = ("GLOO_SOCKET_IFNAME", "TORCH_DISTRIBUTED_DEBUG")
 _OF_NCCL = ("NCCL_", "TORCH_NCCL_", "CUDA_LAUNCH_BLOCKING")
 
@@ -51,10 +56,11 @@ class NcclEnvironmentRisky(Check):
     workload set: NCCL_SOCKET_IFNAME that names no interface which is up, or the loopback alone in a job of
     several nodes; GLOO_SOCKET_IFNAME with a name that is no interface's; NCCL_IB_HCA that names no adapter,
     and NCCL_NET=IB where none is left to use; NCCL_P2P_DISABLE (or NCCL_P2P_LEVEL=LOC), NCCL_SHM_DISABLE and
-    NCCL_IB_DISABLE left on; NCCL_ALGO with an algorithm that NCCL does not know, NCCL_PROTO that forces
-    LL128; (TORCH_)NCCL_BLOCKING_WAIT and CUDA_LAUNCH_BLOCKING left on, (TORCH_)NCCL_ASYNC_ERROR_HANDLING off;
-    NCCL_DEBUG=TRACE and TORCH_DISTRIBUTED_DEBUG=DETAIL; torch's own variables by their names of before 2.2,
-    which it takes with a warning. Without a GPU the environment of the doctor is judged for gloo alone.
+    NCCL_IB_DISABLE left on; NCCL_ALGO with an algorithm that NCCL does not know, NCCL_PROTO that allows LL128
+    between GPUs without NVLink; (TORCH_)NCCL_BLOCKING_WAIT and CUDA_LAUNCH_BLOCKING left on,
+    (TORCH_)NCCL_ASYNC_ERROR_HANDLING off; NCCL_DEBUG=TRACE and TORCH_DISTRIBUTED_DEBUG=DETAIL; torch's own
+    variables by their names of before 2.2, which it takes with a warning. Without a GPU the environment of
+    the doctor is judged for gloo alone.
 
     ## Why it breaks
 
@@ -75,7 +81,7 @@ class NcclEnvironmentRisky(Check):
 
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
     - src/misc/utils.cc (parseStringList: a name ends at a colon), src/graph/paths.cc (ncclGetLevel) and
-      src/graph/tuning.cc (parseList) of https://github.com/NVIDIA/nccl
+      src/graph/tuning.cc (parseList; LL128 by default only over NVLink) of https://github.com/NVIDIA/nccl
     - https://github.com/pytorch/pytorch/pull/114077 (the names since torch 2.2)
     - https://github.com/ray-project/ray/issues/29419 (NCCL_BLOCKING_WAIT is slow)
     - https://pytorch.org/docs/stable/distributed.html#torch-distributed-debug
@@ -198,13 +204,9 @@ def _judged(name: str, value: str, node: _Node) -> Iterator[_Risk]:
     elif name == "NCCL_SHM_DISABLE" and on:
         yield _Risk("note", "GPUs without peer access speak over the network card, more slowly")
     elif name == "NCCL_IB_DISABLE" and on:
-        if node.network is None:
-            yield _Risk("note", "where there is InfiniBand it is left unused")
-        elif node.network.infiniband:
-            adapters = ", ".join(node.network.infiniband)
-            yield _Risk("warning", f"InfiniBand ({adapters}) is left unused: nodes speak over sockets")
+        yield from _infiniband(node.network)
     elif name == "NCCL_PROTO" and "LL128" in value.upper().split(",") and not value.startswith("^"):
-        yield _Risk("warning", "LL128 corrupts data on hardware that NCCL does not choose it on by itself")
+        yield from _ll128(node.gpus)
     elif name == "NCCL_DEBUG" and value.upper() == "TRACE":
         yield _Risk("note", "fills the log; INFO says what is wanted, WARN what went wrong")
     elif name == "CUDA_LAUNCH_BLOCKING" and on:
@@ -273,6 +275,29 @@ def _peer_access(node: _Node) -> Iterator[_Risk]:
         yield _Risk("note", "GPUs that could reach each other over PCIe go through main memory")
 
 
+def _infiniband(network: Network | None) -> Iterator[_Risk]:
+    if network is None:
+        yield _Risk("note", "where there is InfiniBand it is left unused")
+        return
+    # A card that could do RoCE is often there for Ethernet alone: in a cloud's machine, above all.
+    for link, kind, severity in _LEFT_UNUSED:
+        adapters = [name for name, its in network.links.items() if its == link]
+        if adapters:
+            yield _Risk(severity, f"{kind} ({', '.join(adapters)}) is left unused: nodes speak over sockets")
+            return
+
+
+def _ll128(gpus: Gpus | None) -> Iterator[_Risk]:
+    """It needs stores of 128 bytes that arrive whole, which NCCL counts on over NVLink alone."""
+    if gpus is None:
+        yield _Risk("note", "LL128 may corrupt data between GPUs without NVLink")
+    elif len(gpus.gpus) > 1 and not any(gpu.nvlinks_active for gpu in gpus.gpus):
+        yield _Risk(
+            "warning",
+            "LL128 may corrupt data between GPUs without NVLink, where NCCL does not choose it by itself",
+        )
+
+
 def _finding(name: str, value: str, risk: _Risk, subject: Subject) -> Finding:
     return Finding(
         severity=risk.severity,
@@ -305,6 +330,7 @@ def _examples() -> Iterator[Example]:
             Interface(name="lo", up=True, loopback=True),
         ),
         infiniband=("mlx5_0",),
+        links={"mlx5_0": "InfiniBand"},
     )
     stack = Packages(installed={"torch": "2.6.0"}, modules={})
 

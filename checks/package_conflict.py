@@ -628,8 +628,13 @@ class PackageConflict(Check):
             )
         for shared in found.shared_modules:
             if shared.module != "pynvml":  # nvml-package-conflict speaks of that one
-                packages = " and ".join(shared.packages)
-                message = f"{packages} both bring the module {shared.module}: the last one installed is used"
+                packages = (
+                    _names(shared.packages) if len(shared.packages) > 2 else " and ".join(shared.packages)
+                )
+                all_ = "all" if len(shared.packages) > 2 else "both"
+                message = (
+                    f"{packages} {all_} bring the module {shared.module}: the last one installed is used"
+                )
                 yield Suspicion(msgspec.structs.replace(_finding(case, shared.packages, ""), message=message))
 
     def concerns(self, workload: Workload, finding: Finding) -> bool:
@@ -694,8 +699,12 @@ def _names(packages: Sequence[str]) -> str:
 def _install(case: Case, wanted: Sequence[str], again: bool = False) -> Fix:
     python = case.known(Interpreter)
     program = python.executable if python is not None else "python"
-    words = " ".join(f"'{it}'" if set("<>=!~*") & set(it) else it for it in wanted[: SHOWN + 1])
-    option = "--force-reinstall --no-deps " if again else ""
+    option = ""
+    if again:  # what is there already, and nothing newer
+        option = "--force-reinstall --no-deps "
+        installed = case.fact(Packages).installed
+        wanted = [f"{it}=={installed[it]}" if it in installed else it for it in wanted]
+    words = " ".join(f"'{it}'" if set("<>!~*") & set(it) else it for it in wanted)
     return Fix(
         title="install it again" if again else "let pip see all the requirements at a time",
         kind="command",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator
+import re
+from typing import Any, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -38,7 +39,7 @@ from llm_doctor.model import (
     TrialCase,
     TrialResult,
 )
-from llm_doctor.places import places
+from llm_doctor.places import Place, places
 from llm_doctor.workload.data import Workload
 
 GLOO = Trial(name="process-group-broken", imports=("torch",), limit_s=60)
@@ -50,7 +51,13 @@ NCCL = Trial(
     on_gpu=True,
     gpu_only=True,
 )
-_CAN_BREAK_NCCL = ("NCCL_", "TORCH_NCCL_")
+_CAN_BREAK_NCCL = re.compile(r"(TORCH_)?NCCL_(?!DEBUG|VERSION$)")
+"""NCCL_VERSION is what NVIDIA's images say of themselves."""
+_NO_FAULT_OF_THE_NODE = re.compile(
+    r"used more than \d+ GiB of memory|rank \d+ in [^:]+: (AttributeError|ImportError|ModuleNotFoundError): "
+)
+"""A limit of ours, and a torch that lacks a part of itself: nothing was tried between processes."""
+_ONE_PROCESS = ("exclusive-process", "exclusive-thread")
 _SMALL_SHM = 64 << 20
 """What Docker and Kubernetes give a container that asks for nothing."""
 
@@ -63,7 +70,8 @@ class ProcessGroupBroken(Check):
     An all-reduce between two processes that fails or does not end: over gloo at the loopback address, and at
     the node's own name, as torchrun's processes meet; over NCCL on two idle GPUs (on one, by a single rank)
     where something here could break it (NCCL's variables are set, /dev/shm is small), where the workload
-    starts several processes, or with `--deep`. And, as far as it can be seen, the reason: a variable that
+    starts several processes, or with `--deep`; not on GPUs that let in one process, which the doctor's other
+    trials hold. And, as far as it can be seen, the reason: a variable that
     names no interface, a name that does not resolve or is another machine's, connections that are dropped, a
     full /dev/shm, NCCL's own warning.
 
@@ -127,8 +135,20 @@ class ProcessGroupBroken(Check):
                 arm = case.broken
                 if arm is None or arm.outcome not in ("failed", "killed", "timeout"):
                     continue
+                if _NO_FAULT_OF_THE_NODE.match(arm.error or ""):
+                    continue
                 yield _told(finding, result, case, arm)
                 break
+
+    def remark(self, case: Case, results: Sequence[TrialResult]) -> str | None:
+        """Why NCCL was left out where there was a reason to try it."""
+        found = _idle_gpus(case)
+        if found and not _gpus_to_try(case):
+            return (
+                f"NCCL was not tried: GPU {', '.join(str(it.gpu) for it in found)} in compute mode"
+                " exclusive-process, where the doctor's other trials are the one process"
+            )
+        return None
 
     def examples(self) -> Iterable[Example]:
         """Kept beside the check: see the end of this file."""
@@ -149,18 +169,27 @@ def _by_torchrun(workload: Workload) -> bool:
 
 
 def _gpus_to_try(case: Case) -> list[str]:
-    """The UUIDs of two idle GPUs, or one, where there is a reason to try NCCL: it takes some seconds."""
+    """The UUIDs of two idle GPUs, or one, where there is a reason to try NCCL.
+
+    Its ranks are processes beside the doctor's lanes, which keep their contexts."""
+    gpus = case.known(Gpus)
+    alone = {gpu.index for gpu in gpus.gpus if gpu.compute_mode in _ONE_PROCESS} if gpus else set()
+    return [place.uuid for place in _idle_gpus(case) if place.gpu not in alone][:2]
+
+
+def _idle_gpus(case: Case) -> Sequence[Place]:
+    """Idle GPUs, where there is a reason to try NCCL: it takes some seconds."""
     gpus, torch = case.known(Gpus), case.known(TorchBuild)
     if gpus is None or torch is None or torch.kind != "cuda":
         return []
     environment, mounts = case.known(Environment), case.known(Mounts)
     variables = environment.variables if environment is not None else {}
     shm = mounts.of("/dev/shm") if mounts is not None else None
-    risky = any(name.startswith(_CAN_BREAK_NCCL) for name in variables)
+    risky = any(map(_CAN_BREAK_NCCL.match, variables))
     small = shm is not None and shm.free_bytes is not None and shm.free_bytes <= _SMALL_SHM
     if not (risky or small or case.deep or case.workload is not None):
         return []
-    return [place.uuid for place in places(gpus, variables.get("CUDA_VISIBLE_DEVICES")).idle[:2]]
+    return places(gpus, variables.get("CUDA_VISIBLE_DEVICES")).idle
 
 
 def _told(finding: Finding, result: TrialResult, case: TrialCase, arm: Arm) -> Finding:
@@ -307,5 +336,14 @@ def _examples() -> Iterator[Example]:
             ),
         ),
     )
+    for title, arm in (
+        ("the doctor's own limit", Arm(outcome="killed", error="used more than 4 GiB of memory")),
+        (
+            "a torch that lacks a part of itself",
+            Arm(outcome="failed", error="rank 0 in starting: ImportError: cannot import name 'distributed'"),
+        ),
+    ):
+        result = msgspec.structs.replace(tried(arm, "inconclusive"), reason=arm.error)
+        yield cannot_tell(title, case_of(stack), f"inconclusive: {arm.error}", result)
     without = Packages(installed={}, modules={})
     yield cannot_tell("no torch", case_of(without), "torch is not installed")

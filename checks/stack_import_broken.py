@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator
 
 from llm_doctor.check import (
+    Asked,
     CannotTell,
     Case,
     Check,
@@ -39,8 +40,8 @@ class StackImportBroken(Check):
     ## What it finds
 
     Whether each of torch, transformers, accelerate, peft, bitsandbytes and deepspeed that is installed can be
-    imported by the patient. A torch that cannot is an error, another package a warning: not every job
-    uses it.
+    imported by the patient, and is not just a folder without `__init__.py`. Of torch it is an error, of
+    another package a warning: not every job uses it.
 
     ## Why it breaks
 
@@ -90,6 +91,10 @@ class StackImportBroken(Check):
         remedy("see who wants which release", "pip check"),
     )
 
+    def asks(self, case: Case) -> Iterator[Asked]:
+        """Each package of the stack by its own name."""
+        return (Asked(question, {"package": package}) for package, question in IMPORTS.items())
+
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """One finding for each package whose import did not end well."""
         asked = {package: case.answers.get(question.name) for package, question in IMPORTS.items()}
@@ -97,18 +102,26 @@ class StackImportBroken(Check):
         if not tried:
             raise CannotTell("no package of the stack was imported")
         for package, answer in tried.items():
+            name = f"{package} {case.fact(Packages).installed.get(package, '')}"
+            folder = answer.value.get("folder") if isinstance(answer.value, dict) else None
             if answer.status == "unavailable" and (answer.reason or "").startswith("import "):
                 error = (answer.reason or "").partition(": ")[2]
-                yield Suspicion(
-                    Finding(
-                        severity="error" if package == "torch" else "warning",
-                        confidence="proven",
-                        message=f"{package} {case.fact(Packages).installed.get(package, '')} cannot be"
-                        f" imported: {error.splitlines()[0]}",
-                        subject=Subject(kind="package", package=package),
-                        evidence={"error": error},
-                    )
+                message = f"{name} cannot be imported: {error.splitlines()[0]}"
+                evidence = {"error": error}
+            elif folder:
+                message = f"{name} is a folder without __init__.py: there is nothing in it to use"
+                evidence = {"folder": folder}
+            else:
+                continue
+            yield Suspicion(
+                Finding(
+                    severity="error" if package == "torch" else "warning",
+                    confidence="proven",
+                    message=message,
+                    subject=Subject(kind="package", package=package),
+                    evidence=evidence,
                 )
+            )
 
     def concerns(self, workload: Workload, finding: Finding) -> bool:
         """Whether anything of the workload imports the package, as far as that can be seen."""
@@ -151,5 +164,10 @@ def _examples() -> Iterator[Example]:
         ),
         "error: torch 2.9.0 cannot be imported: OSError: libcudart.so.12: cannot open shared object",
         "warning: bitsandbytes 0.45.0 cannot be imported: signal SIGSEGV",
+    )
+    yield sick(
+        "an interrupted removal left torch's folder, which Python imports as a namespace",
+        case_of(stack, import_torch={"imported": True, "folder": "/env/site-packages/torch"}),
+        "error: torch 2.9.0 is a folder without __init__.py: there is nothing in it to use",
     )
     yield cannot_tell("nothing was imported", case_of(stack), "no package of the stack was imported")

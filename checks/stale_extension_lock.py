@@ -44,8 +44,8 @@ class StaleExtensionLock(Check):
     ## How it is proven
 
     A build keeps its lock open from beginning to end, so the open files of all processes are looked through.
-    Where some of this user's cannot be looked at, or the folder is on a network file system and the build may
-    be another node's, only a lock older than an hour counts.
+    Where some of this user's cannot be looked at, as from a container those of another one, or the folder is
+    on a network file system and the build may be another node's, only a lock older than an hour counts.
 
     ## Fix
 
@@ -172,6 +172,7 @@ def _examples() -> Iterator[Example]:
 
     yield healthy("a build that is running", locked(30, True))
     yield healthy("perhaps a build on another node", locked(300, False, "network"))
+    yield healthy("perhaps a build in another container", locked(300, None))
     yield sick(
         "a build that was killed",
         locked(200, False),

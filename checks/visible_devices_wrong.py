@@ -230,7 +230,8 @@ class VisibleDevicesWrong(Check):
 
 
 class Seen(NamedTuple):
-    """What CUDA makes of a value: the GPUs it shows, and the entry that it stops at with the reason.
+    """What CUDA makes of a value: the GPUs that it shows, whole or parts of them, and the entry that it stops
+    at with the reason.
 
     `gpus` is None where an entry cannot be told from here."""
 
@@ -244,7 +245,7 @@ def seen(value: str, gpus: Gpus) -> Seen:
     device, and shows nothing where one is named twice."""
     if value.strip() in HIDES_ALL:
         return Seen(())
-    found: list[int | str] = []
+    found: list[int | _Part] = []
     for entry in _entries(value):
         device = _device(entry, gpus)
         if device is None:
@@ -284,8 +285,15 @@ class _Nothing(NamedTuple):
     because: str
 
 
-def _device(entry: str, gpus: Gpus) -> int | str | _Nothing | None:
-    """The number of the GPU, or the UUID of the MIG device, that an entry names; None where unknown."""
+class _Part(NamedTuple):
+    """A MIG device."""
+
+    gpu: int
+    uuid: str
+
+
+def _device(entry: str, gpus: Gpus) -> int | _Part | _Nothing | None:
+    """The number of the GPU, or the MIG device, that an entry names; None where unknown."""
     if entry.startswith("GPU-"):
         return _by_uuid(entry, gpus)
     if entry.startswith("MIG-"):
@@ -308,7 +316,7 @@ def _by_uuid(entry: str, gpus: Gpus) -> int | _Nothing | None:
     return _Nothing("no GPU has this UUID") if all(gpu.uuid for gpu in gpus.gpus) else None
 
 
-def _by_mig_uuid(entry: str, gpus: Gpus) -> str | _Nothing | None:
+def _by_mig_uuid(entry: str, gpus: Gpus) -> _Part | _Nothing | None:
     if any(gpu.problem for gpu in gpus.gpus):
         return None
     divided = [gpu for gpu in gpus.gpus if gpu.mig]
@@ -316,14 +324,13 @@ def _by_mig_uuid(entry: str, gpus: Gpus) -> str | _Nothing | None:
         return _Nothing("no GPU is divided by MIG")
     if entry.startswith("MIG-GPU-") or any(gpu.mig_uuids is None for gpu in divided):
         return None  # the names of drivers before 470, or a driver that does not list them
-    named = [uuid for gpu in divided for uuid in gpu.mig_uuids or () if uuid.startswith(entry)]
+    parts = [_Part(gpu.index, uuid) for gpu in divided for uuid in gpu.mig_uuids or ()]
+    named = [part for part in parts if part.uuid.startswith(entry)]
     return named[0] if len(named) == 1 else _Nothing("no MIG device has this UUID" if not named else "two do")
 
 
-def _numbers(found: list[int | str]) -> tuple[int, ...] | None:
-    return (
-        None if any(isinstance(it, str) for it in found) else tuple(it for it in found if isinstance(it, int))
-    )
+def _numbers(found: list[int | _Part]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(it.gpu if isinstance(it, _Part) else it for it in found))
 
 
 def _outer(case: Case) -> str | None:
@@ -377,7 +384,8 @@ def _judged(text: str, gpus: Gpus, value: Value | None) -> Finding | None:
         severity = "error" if shown.gpus == () else "warning"
         sees = "stops there"
         if shown.gpus is not None:
-            sees = f"sees only {_listed(shown.gpus)}" if shown.gpus else "sees no GPU"
+            a_part = "a part of " if text.startswith("MIG-") else ""
+            sees = f"sees only {a_part}{_listed(shown.gpus)}" if shown.gpus else "sees no GPU"
         message = f"{VARIABLE}={text}: {shown.stops_at!r} is no device ({shown.because}), so CUDA {sees}"
         if shown.because.startswith("it names"):
             message = f"{VARIABLE}={text}: {shown.stops_at!r} stands there twice, and then CUDA shows no GPU"

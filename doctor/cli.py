@@ -37,7 +37,7 @@ INCOMPLETE = 3
 RECORDING_LIMIT = 64 << 20
 """Bytes of a recording that are read; real ones have a megabyte."""
 PIPE_LIMIT_S = 5.0
-"""For the first byte of a named pipe."""
+"""For the first byte of a named pipe, and for somebody who reads one."""
 INTERRUPTED = 130  # as in model.py, which is not imported for this
 
 _FORMATS = ("text", "json", "markdown", "html", "sarif", "junit", "github")
@@ -68,6 +68,14 @@ class _WithWorkload(_Examples):
         else:
             ctx.allow_interspersed_args = True
         return super().parse_args(ctx, args)
+
+
+class _Seconds(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:  # NaN is within every range
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 class _Group(click.Group):
@@ -177,7 +185,7 @@ _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Every proof, fact
 @click.option("--model", metavar="MODEL", help="A name or folder: is there room for it?")
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Seconds(min=0, min_open=True),
     default=60.0,
     metavar="SECONDS",
     help="For all trials, without imports. Default: 60.",
@@ -202,7 +210,7 @@ _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Every proof, fact
 @click.option("--save", is_flag=True, help="Keep the report, for compare.")
 @click.option(
     "--max-age",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0),
     metavar="SECONDS",
     help="Believe a pass of this node that is so young.",
 )
@@ -280,9 +288,9 @@ def _run(options: Mapping[str, Any]) -> tuple[int, str]:
         if options[one] and options[other]:
             raise click.UsageError(f"--{one} and --{other} exclude each other")
     targets = _targets(options)
-    for path in options["output"]:
-        _must_be_writable("output", path)
-    _must_be_writable("record", options["record"])
+    outputs = [("output", path) for path in options["output"]]
+    outputs += [("record", options["record"])] if options["record"] else []
+    _must_be_writable(outputs, [*options["workload"], options["replay"] or ""])
     no_probes = "--no-probes was given" if options["no_probes"] else None
     recorder, python = None, options["python"]
     if options["replay"]:
@@ -360,7 +368,7 @@ def _answered_before(options: Mapping[str, Any]) -> tuple[int, str] | None:
         targets = _targets(options)
         try:
             report = _read_report(answer.report)
-        except click.UsageError:  # damaged since
+        except _Unreadable:  # damaged since
             return None
         drawn = _delivered(report, targets, _renderers(targets, options), True)
         return (0 if drawn else INCOMPLETE), answer.line
@@ -446,7 +454,8 @@ def _examined(
         workload=workload,
         assumed=options["assume"],
     )
-    with _progress(options["quiet"]) as progress:
+    # A plugin's check may print, and standard output is the report's.
+    with _progress(options["quiet"]) as progress, contextlib.redirect_stdout(sys.stderr):
         return examine(request, reading, progress), loaded
 
 
@@ -693,8 +702,7 @@ def show(**options: Any) -> None:
 
     Exit codes: 0 drawn; 2 usage, or it is no report; 3 it could not be written."""
     targets = _targets(options)
-    for path in options["output"]:
-        _must_be_writable("output", path)
+    _must_be_writable([("output", path) for path in options["output"]], [options["report"]])
     report = _read_report(options["report"])
     drawn = _delivered(report, targets, _renderers(targets, options), options["quiet"])
     sys.exit(0 if drawn else INCOMPLETE)
@@ -950,18 +958,26 @@ def _wants_color(option: str, output: str) -> bool:
     return sys.stdout.isatty()
 
 
-def _must_be_writable(option: str, path: str | None) -> None:
-    """A report must not be lost after a minute of trials for a mistyped folder."""
-    if path is None:
-        return
-    target = Path(path)
-    folder = target.parent
-    if target.is_dir():
-        raise click.UsageError(f"--{option} {path}: it is a folder")
-    if not folder.is_dir():
-        raise click.UsageError(f"--{option} {path}: there is no folder {folder}")
-    if not os.access(target if target.exists() else folder, os.W_OK):
-        raise click.UsageError(f"--{option} {path}: it cannot be written there")
+def _must_be_writable(outputs: Sequence[tuple[str, str]], inputs: Sequence[str]) -> None:
+    """A report must not be lost after a minute of trials for a mistyped folder, nor cost what is read."""
+    read = {os.path.realpath(path) for path in inputs if os.path.isfile(path)}
+    written = set()
+    for option, path in outputs:
+        target = Path(path)
+        folder = target.parent
+        if target.is_dir():
+            raise click.UsageError(f"--{option} {path}: it is a folder")
+        if not folder.is_dir():
+            raise click.UsageError(f"--{option} {path}: there is no folder {folder}")
+        if not os.access(target if target.exists() else folder, os.W_OK):
+            raise click.UsageError(f"--{option} {path}: it cannot be written there")
+        real = os.path.realpath(path)
+        if real in read:
+            raise click.UsageError(f"--{option} {path}: it is read as well")
+        if real in written:
+            raise click.UsageError(f"--{option} {path}: it is written already")
+        if target.is_file() or not target.exists():  # /dev/stderr may be named twice
+            written.add(real)
 
 
 def _attempt(name: str, write: Callable[[], None]) -> bool:
@@ -977,27 +993,53 @@ def _attempt(name: str, write: Callable[[], None]) -> bool:
 
 
 def _write_file(path: str, text: str) -> None:
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))  # unlike resolve(), it says nothing of a link to itself
+    data = text.encode("utf-8", "replace")
     if target.exists() and not target.is_file():  # /dev/stderr, a named pipe
-        target.write_text(text, encoding="utf-8")
+        _write_device(target, data)
         return
     # Beside it first: a full disk must not cost the report of yesterday.
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = target.with_name(f".llm-doctor-{os.urandom(8).hex()}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        with open(beside, "xb") as file:
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            file.write(data)
         os.replace(beside, target)
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
 
 
+def _write_device(target: Path, data: bytes) -> None:
+    from llm_doctor.logs.execution import write_all
+
+    deadline = time.monotonic() + PIPE_LIMIT_S
+    while True:
+        try:
+            # Without blocking: a named pipe that nobody reads would never open.
+            stream = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO or not target.is_fifo():
+                raise
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, f"nobody read it for {PIPE_LIMIT_S:g} s") from error
+            time.sleep(0.05)
+    try:
+        write_all(stream, data)
+    finally:
+        os.close(stream)
+
+
 def _emit(text: str) -> None:
     # As bytes: a terminal of another encoding gets ? for what it has not, never a traceback.
     if sys.stdout is None:
         raise OSError(errno.EBADF, "it is closed")
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.buffer.write(text.encode(encoding, "replace"))
+    from llm_doctor.logs.execution import write_all
+
     sys.stdout.flush()
+    write_all(sys.stdout.fileno(), text.encode(sys.stdout.encoding or "utf-8", "replace"))
 
 
 def _complain(line: str) -> None:
@@ -1077,10 +1119,17 @@ def main() -> None:
     """The program. A closed pipe or Ctrl-C ends it quietly, nothing ends it with a traceback."""
     _open_standard_streams()
     gc.disable()  # a run ends before cycles matter, and collecting while loading is a tenth of --no-probes
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    # SIGCHLD, where the caller ignores it: nobody could wait for a child.
+    handlers: dict[str, Any] = {
+        "SIGINT": _END_ONCE,
+        "SIGTERM": _END_ONCE,
+        "SIGHUP": _END_ONCE,
+        "SIGCHLD": signal.SIG_DFL,
+    }
+    for name, handler in handlers.items():
         with contextlib.suppress(ValueError, OSError):
             signum = getattr(signal, name)
-            _DISPOSITIONS[signum] = signal.signal(signum, _END_ONCE)
+            _DISPOSITIONS[signum] = signal.signal(signum, handler)
     try:
         cli.main(prog_name="llm-doctor", standalone_mode=False)
     except click.exceptions.Abort:
@@ -1105,4 +1154,7 @@ def main() -> None:
         code = 0
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the code stands: Python forgets handlers while it ends
+        with contextlib.suppress(ValueError, OSError):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.exit(code)

@@ -31,7 +31,7 @@ from llm_doctor.model import (
 )
 from llm_doctor.places import places
 from llm_doctor.reading import Reading
-from llm_doctor.registry import Registered
+from llm_doctor.registry import Registered, described
 from llm_doctor.settings import Settings
 from llm_doctor.workload.data import Workload
 from llm_doctor.workload.summary import summary
@@ -106,7 +106,8 @@ def examine(request: Request, reading: Reading, progress: Progress) -> Report:
     )
     workload = request.workload
     unread = workload is not None and not workload.files and not workload.launches
-    verdict, exit_code = judge(checks, request.fail_on, incomplete=patient_lost or interrupted or unread)
+    lost = patient_lost or facts.packages.value is None
+    verdict, exit_code = judge(checks, request.fail_on, incomplete=lost or interrupted or unread)
     return Report(
         schema=SCHEMA,
         doctor=Doctor(version=__version__),
@@ -198,7 +199,9 @@ def _wanted(check: Type[Check], case: Case) -> Sequence[Asked]:
         return []
     try:
         asked = list(check().asks(case))
-    except Exception:  # examine() will meet it again, and there it is told
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # examine() will meet it again, and there it is told
         return []
     return [it for it in asked if all(m.partition(".")[0] in installed for m in it.question.imports)]
 
@@ -244,7 +247,7 @@ def _examine(entry: Registered, case: Case) -> _Examined:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a check's sys.exit() too
-        item.outcome, item.reason = "crashed", f"{type(error).__name__}: {error}"
+        item.outcome, item.reason = "crashed", described(error)
     item.seconds = time.monotonic() - began
     return item
 
@@ -304,7 +307,7 @@ def _conclude(item: _Examined, results: Mapping[str, Sequence[TrialResult]], cas
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            findings, outcome, reason = [], "crashed", f"{type(error).__name__}: {error}"
+            findings, outcome, reason = [], "crashed", described(error)
     return CheckResult(
         name=item.entry.name,
         topic=check.topic if check is not None else item.entry.left_out,

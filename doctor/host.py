@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from llm_doctor.variables import OF_JOB, OF_STACK
 
@@ -199,7 +199,7 @@ class Host:
         ]
 
     def kernel_log(self) -> list[str]:
-        """The last lines that NVIDIA's driver wrote to the kernel's log. Raises Unavailable."""
+        """Xid messages that NVIDIA's driver wrote to the kernel's log: few_of_each. Raises Unavailable."""
         return list(map(str, self._checked("kernel-log").get("lines", ())))
 
     def run(self, argv: Sequence[str], *, seconds: float) -> Completed:
@@ -325,8 +325,9 @@ def _ask_machine(*question: str) -> Answer:
 def _answer(question: Callable[..., Answer], *arguments: str) -> Answer:
     try:
         return question(*arguments)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        return {"error": getattr(error, "strerror", None) or str(error), "value": None}
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return {"error": reason, "value": None}
 
 
 class _Helper:
@@ -461,9 +462,16 @@ def _locks(folder: str) -> Answer:
     return {"locks": sorted(locks, key=lambda lock: str(lock["path"]))}
 
 
+_PIDS_OF_THE_NODE = f"pid:[{0xEFFFFFFC}]"
+"""PROC_PID_INIT_INO of Linux's include/linux/proc_ns.h."""
+
+
 def _is_open(file: os.stat_result) -> bool | None:
-    """Whether a process has this file open; None where some of them may not be looked at."""
-    hidden: bool | None = False
+    """Whether a process has this file open; None where some of them cannot be looked at."""
+    hidden: bool | None = None
+    with contextlib.suppress(OSError):
+        # A container sees neither the processes of another one nor the node's.
+        hidden = False if os.readlink("/proc/self/ns/pid") == _PIDS_OF_THE_NODE else None
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
@@ -483,24 +491,40 @@ def _is_open(file: os.stat_result) -> bool | None:
 
 
 def _kernel_log() -> Answer:
-    # Each read gives one record; without waiting, EAGAIN is the end and EPIPE a record that was overwritten.
-    kept: collections.deque[str] = collections.deque(maxlen=200)
     log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while True:
-            try:
-                record = os.read(log, 1 << 14).decode("utf-8", "replace")
-            except BlockingIOError:
-                return {"lines": list(kept)}
-            except BrokenPipeError:
-                continue
-            if not record:  # no log at all: a container may have /dev/null there
-                return {"error": "/dev/kmsg is empty"}
-            text = record.partition(";")[2].partition("\n")[0]
-            if "NVRM" in text:
-                kept.append(text)
+        return {"lines": few_of_each(_records(log))}
     finally:
         os.close(log)
+
+
+def _records(log: int) -> Iterator[str]:
+    # Each read gives one record; without waiting, EAGAIN is the end and EPIPE a record that was overwritten.
+    while True:
+        try:
+            record = os.read(log, 1 << 14).decode("utf-8", "replace")
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            continue
+        if not record:  # no log at all: a container may have /dev/null there
+            raise OSError("/dev/kmsg is empty")
+        yield record
+
+
+KEPT_OF_EACH_XID = 20
+
+
+def few_of_each(records: Iterable[str]) -> list[str]:
+    """The Xid messages among records of /dev/kmsg, in their order: the last KEPT_OF_EACH_XID of each number
+    and GPU, so that a program which fails for ever does not push out what was said of hardware."""
+    kept: dict[str, collections.deque[tuple[int, str]]] = {}
+    for at, record in enumerate(records):
+        text = record.partition(";")[2].partition("\n")[0]
+        xid = re.search(r"NVRM: Xid \([^)]*\): \d+", text)
+        if xid is not None:
+            kept.setdefault(xid[0], collections.deque(maxlen=KEPT_OF_EACH_XID)).append((at, text))
+    return [text for _, text in sorted(itertools.chain.from_iterable(kept.values()))]
 
 
 def _runs(program: str) -> Answer:
@@ -803,6 +827,13 @@ def worker_environment(folder: str) -> dict[str, str]:
     return environment
 
 
+def _current_folder_is_there() -> bool:
+    try:
+        return os.access(os.getcwd(), os.R_OK | os.X_OK)
+    except OSError:
+        return False
+
+
 class WorkerProcess:
     """patient/worker.py, running in the patient: commands go in and events come out as JSON lines."""
 
@@ -818,6 +849,8 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 pass_fds=(events_write,),
                 env=worker_environment(folder),
+                # Not a library is loaded where the current folder cannot be told.
+                cwd=None if _current_folder_is_there() else folder,
                 start_new_session=True,
             )
         except OSError as error:
@@ -893,6 +926,13 @@ class WorkerProcess:
         last = f" ({lines[-1].strip()[:300]})" if lines else ""
         return describe_status(self._process.poll()) + last
 
+    def _is_ours(self, group: int) -> bool:
+        """Whether it is not somebody else's by now; nobody gets its number while it has members."""
+        try:
+            return os.getsid(group) == self._process.pid
+        except ProcessLookupError:  # its leader has ended
+            return True
+
     def stop(self) -> None:
         """Ends the worker and every process that it started."""
         with contextlib.suppress(OSError, ValueError):
@@ -903,7 +943,7 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2.0)
         end_session(self._process)
-        for group in self._groups:
+        for group in filter(self._is_ours, self._groups):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         self._drainer.join(2.0)

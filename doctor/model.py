@@ -79,13 +79,16 @@ class Limit(Struct, frozen=True, kw_only=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """The limits that training meets: locked memory in bytes, open files, processes of this user.
+    """The limits that training meets: locked memory in bytes, open files, processes of this user, bytes of a
+    process's address space and of one file.
 
     `may_lock` says that this process may lock memory beyond its limit (CAP_IPC_LOCK)."""
 
     locked_memory_bytes: Limit
     open_files: Limit
     processes: Limit
+    address_space_bytes: Limit = Limit()
+    file_bytes: Limit = Limit()
     may_lock: Optional[bool] = None
 
 
@@ -264,7 +267,7 @@ class Tool(Struct, frozen=True, kw_only=True):
 
 
 class Compilers(Struct, frozen=True, kw_only=True):
-    """The host compiler and ninja that an extension build would call.
+    """The host compiler and ninja that an extension build would call, and the C compiler of Triton.
 
     `not_there` has the variables that name a compiler which is not there: CXX for C++, CC for Triton and as
     nvcc's host compiler."""
@@ -272,6 +275,7 @@ class Compilers(Struct, frozen=True, kw_only=True):
     cxx: Optional[Tool] = None
     ninja: Optional[Tool] = None
     not_there: Dict[str, str] = {}
+    cc: Optional[Tool] = None
 
 
 class Interpreter(Struct, frozen=True, kw_only=True):
@@ -436,10 +440,14 @@ class Interface(Struct, frozen=True, kw_only=True):
 
 
 class Network(Struct, frozen=True, kw_only=True):
-    """The network interfaces of this node, and its InfiniBand and RoCE adapters."""
+    """The network interfaces of this node, and its InfiniBand and RoCE adapters.
+
+    `links` has the link layer of each adapter's first active port: InfiniBand, Ethernet (RoCE, and any
+    Ethernet card that could do it), Unspecified (AWS's EFA). Without such a port an adapter is not in it."""
 
     interfaces: Tuple[Interface, ...] = ()
     infiniband: Tuple[str, ...] = ()
+    links: Dict[str, str] = {}
 
 
 class Environment(Struct, frozen=True, kw_only=True):

@@ -39,9 +39,9 @@ class Places(NamedTuple):
 def places(gpus: Gpus | None, visible: str | None) -> Places:
     """`visible` is $CUDA_VISIBLE_DEVICES: on a shared node the others are somebody else's."""
     idle, left_alone = [], []
-    seen = None if visible is None or gpus is None else _visible(gpus, visible)
+    hidden = {} if visible is None or gpus is None else _hidden(gpus, visible)
     for gpu in gpus.gpus if gpus else ():
-        reason = _why_not(gpu, seen)
+        reason = _why_not(gpu, hidden.get(gpu.index))
         if reason is None:
             idle.append(Place(gpu.index, gpu.uuid or ""))
         else:
@@ -49,22 +49,27 @@ def places(gpus: Gpus | None, visible: str | None) -> Places:
     return Places(idle, left_alone)
 
 
-def _visible(gpus: Gpus, variable: str) -> set[int]:
-    """The numbers of the GPUs that it shows: CUDA stops at the first item that names none."""
-    found = set()
-    for item in variable.split(","):
-        named = {gpu.index for gpu in gpus.gpus if _names(item.strip(), gpu)}
+def _hidden(gpus: Gpus, variable: str) -> dict[int, str]:
+    """The numbers of the GPUs that it does not show, and why: CUDA stops at the first item that names
+    none."""
+    everything, shown, by_number = {gpu.index for gpu in gpus.gpus}, set(), False
+    for item in map(str.strip, variable.split(",")):
+        named = {gpu.index for at, gpu in enumerate(gpus.gpus) if _names(item, at, gpu)}
         if not named:
             break
-        found |= named
-    return found
+        shown |= named
+        by_number = by_number or item.isdigit()
+    if by_number and shown != everything and len({gpu.name for gpu in gpus.gpus}) > 1:
+        reason = "perhaps hidden by CUDA_VISIBLE_DEVICES, for CUDA counts unlike GPUs from the fastest on"
+        return dict.fromkeys(everything, reason)
+    return dict.fromkeys(everything - shown, "hidden by CUDA_VISIBLE_DEVICES")
 
 
-def _why_not(gpu: Gpu, visible: set[int] | None) -> str | None:
+def _why_not(gpu: Gpu, hidden: str | None) -> str | None:
     if gpu.problem is not None:
         return f"does not answer ({gpu.problem})"
-    if visible is not None and gpu.index not in visible:
-        return "hidden by CUDA_VISIBLE_DEVICES"
+    if hidden is not None:
+        return hidden
     if gpu.uuid is None:
         return "without a UUID"
     if gpu.mig:
@@ -84,6 +89,7 @@ def _why_not(gpu: Gpu, visible: set[int] | None) -> str | None:
     return None
 
 
-def _names(item: str, gpu: Gpu) -> bool:
-    """As CUDA reads an item of $CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID."""
-    return item == str(gpu.index) or (item.startswith("GPU-") and (gpu.uuid or "").startswith(item))
+def _names(item: str, at: int, gpu: Gpu) -> bool:
+    """As CUDA reads an item of $CUDA_VISIBLE_DEVICES: a place among the GPUs of the job, from 0, or the
+    beginning of a UUID."""
+    return item == str(at) or (item.startswith("GPU-") and (gpu.uuid or "").startswith(item))

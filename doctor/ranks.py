@@ -100,12 +100,12 @@ def rank_of(environ: Mapping[str, str]) -> Rank | None:
     """What the launcher's variables say; None outside of a job, and for a rank that is alone on its node."""
     for variable, sizes in _RANKS:
         number = environ.get(variable, "")
-        if not number.isdigit():  # scripts of old set -1 where there is no launcher
+        if not (number.isascii() and number.isdigit()):  # scripts of old set -1 where there is no launcher
             continue
         if variable == "SLURM_LOCALID" and "SLURM_STEP_ID" not in environ:  # the batch script itself
             continue
         # SLURM writes 8(x2) for two nodes of eight.
-        found = [re.fullmatch(r"(\d+)(\(x\d+\))?", environ.get(size, "")) for size in sizes]
+        found = [re.fullmatch(r"([0-9]+)(\(x[0-9]+\))?", environ.get(size, "")) for size in sizes]
         on_node = next((int(match[1]) for match in found if match), None)
         job = tuple(environ.get(name, "") for name in _JOB)
         return None if on_node == 1 else Rank(variable, number, job, on_node)

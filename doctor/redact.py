@@ -281,10 +281,10 @@ class Redactor:
             # A path that a variable of such a name holds is a place, not a secret.
             named = SECRET_VARIABLE.search(name) or _kind_of(name) == "secret"
             if named and len(value) >= 6 and value.lower() not in _NOT_SECRET and not _is_place(value):
-                self._secrets |= {value.strip(), quote(value, safe=""), json.dumps(value)[1:-1]}
+                self._secrets |= {value.strip(), quote(os.fsencode(value), safe=""), json.dumps(value)[1:-1]}
                 self._secrets |= {line.strip() for line in value.splitlines() if len(line) >= 16}
         places = {home.rstrip("/") for home in (environ.get("HOME", ""), *homes)} - {""}
-        escaped = {quote(home, safe="") for home in places}
+        escaped = {quote(os.fsencode(home), safe="") for home in places}
         self._home = _any_of(places | escaped, r"(?<![\w.])", r"(?![\w-]|\.\w)")
         given = (environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER"))
         known = {name for name in (*given, *users, *map(os.path.basename, places)) if _is_name(name)}

@@ -84,7 +84,7 @@ def _built_in(workload: bool, logs: bool) -> Iterator[Registered]:
         try:
             checks = _checks_in(importlib.import_module(f"{GROUP}.{module.name}"))
         except Exception as error:  # a half-removed or half-written check must not stop the others
-            reason = f"it could not be loaded: {type(error).__name__}: {error}"
+            reason = f"it could not be loaded: {described(error)}"
             yield Registered(module.name.replace("_", "-"), "built in", None, reason)
             continue
         for check in checks:
@@ -109,11 +109,20 @@ def _of_workload(text: str) -> Registered | None:
     return Registered(name[1], "built in", None, left_out=topic[1])
 
 
+def described(error: BaseException) -> str:
+    """The kind of an error and what it says; a plugin's own may not be able to."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def _plugins() -> Iterator[Registered]:
     for point in _entry_points():
         origin = _distribution(point)
         try:
-            loaded = point.load()
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is the report's
+                loaded = point.load()
             checks = _checks_in(loaded) if isinstance(loaded, ModuleType) else [loaded]
             if not checks:
                 raise TypeError(f"{point.value} holds no check")
@@ -122,7 +131,7 @@ def _plugins() -> Iterator[Registered]:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin's sys.exit() too
-            reason = f"the plugin could not be loaded: {type(error).__name__}: {error}"
+            reason = f"the plugin could not be loaded: {described(error)}"
             yield Registered(point.name, origin, None, reason)
             continue
         for check in checks:

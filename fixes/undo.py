@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -58,7 +59,7 @@ def keep(changes: Sequence[Change]) -> Path:
         for number, change in enumerate(changes):
             _private(folder / str(number), change.before)
             files.append(_Kept(change.path, change.file, change.mode, _hash(change.after), str(number)))
-        _private(folder / "record.json", msgspec.json.encode(_Record(os.getcwd(), tuple(files))))
+        _write_record(folder, _Record(os.getcwd(), tuple(files)))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         reason = error.strerror or error
@@ -78,8 +79,13 @@ def undo() -> Restored | None:
 
     A file that has changed since then is left alone, and so is one that cannot be written."""
     here = os.getcwd()
+    damaged: List[str] = []
     for folder in reversed(_records()):
-        record = _record(folder)
+        try:
+            record = _record(folder)
+        except (OSError, ValueError, RecursionError):
+            damaged.append(f"{folder}/record.json cannot be read; beside it are the files as they were")
+            continue
         if record is None or record.folder != here:
             continue
         restored: List[str] = []
@@ -94,18 +100,21 @@ def undo() -> Restored | None:
                 left.append(kept)
         if left:
             with contextlib.suppress(OSError):
-                _private(folder / "record.json", msgspec.json.encode(_Record(here, tuple(left))))
+                _write_record(folder, _Record(here, tuple(left)))
         else:
             forget(folder)
         return Restored(restored, refused)
-    return None
+    return Restored((), damaged) if damaged else None
 
 
 def _restore(folder: Path, kept: _Kept) -> None:
     try:
+        status = os.lstat(kept.file)
+        if not stat.S_ISREG(status.st_mode):
+            raise WriteError(f"{kept.path}: it is no regular file any more")
         now = Path(kept.file).read_bytes()
         before = (folder / kept.before).read_bytes()
-        mode = stat.S_IMODE(os.stat(kept.file).st_mode)
+        mode = stat.S_IMODE(status.st_mode)
     except OSError as error:
         raise WriteError(f"{kept.path}: {error.strerror or error}") from error
     if _hash(now) == _hash(before):
@@ -122,10 +131,14 @@ def _records() -> List[Path]:
 
 
 def _record(folder: Path) -> _Record | None:
-    try:
-        return msgspec.json.decode((folder / "record.json").read_bytes(), type=_Record)
-    except (OSError, msgspec.MsgspecError):  # a run that was ended on the way
-        return None
+    """None where a run was ended on the way. Raises OSError, ValueError and RecursionError."""
+    path = folder / "record.json"
+    return msgspec.convert(json.loads(path.read_bytes()), _Record) if path.exists() else None
+
+
+def _write_record(folder: Path, record: _Record) -> None:
+    # Not by msgspec, which has no place for names that are not UTF-8.
+    _private(folder / "record.json", json.dumps(msgspec.to_builtins(record)).encode())
 
 
 def _private(path: Path, data: bytes) -> None:

@@ -456,7 +456,7 @@ def test_a_release_that_no_table_knows(make_patient: Callable[..., Path]) -> Non
     assert said(checks["removed-api"]) == {
         5: "error: trl.Gone is not in trl 9.0.0",
         13: "error: max_seq_length= is not taken by SFTTrainer in trl 9.0.0 (removed in 0.13.0): "
-        "use SFTConfig(max_length=...)",
+        "use SFTConfig(max_length=...), which is max_seq_length before trl 0.16",
         22: "error: torch_dtype= is not taken by create in trl 9.0.0",
     }
     (note,) = checks["deprecated-api"].findings

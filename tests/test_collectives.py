@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import check_of, report_of, run_doctor
 from hypothesis import given
@@ -14,10 +15,21 @@ from hypothesis import strategies as st
 from llm_doctor.check import Case, facts_of
 from llm_doctor.checks.launcher_conflict import LauncherConflict
 from llm_doctor.checks.nccl_environment_risky import NcclEnvironmentRisky
+from llm_doctor.checks.process_group_broken import NCCL, ProcessGroupBroken
 from llm_doctor.checks.removed_api import RemovedApi
 from llm_doctor.examination import check_case
 from llm_doctor.host import real_host
-from llm_doctor.model import CheckResult, Environment, Gpu, Gpus, Interface, Network, Packages
+from llm_doctor.model import (
+    CheckResult,
+    Environment,
+    Gpu,
+    Gpus,
+    Interface,
+    Network,
+    Packages,
+    TorchBuild,
+    TrialResult,
+)
 from llm_doctor.workload.data import Launch, Place, Workload
 from llm_doctor.workload.reading import read_workload
 
@@ -26,7 +38,10 @@ from llm_doctor.workload.reading import read_workload
 TWO = Gpus(driver="580.65", gpus=tuple(Gpu(index=i, name="NVIDIA A100", nvlinks_active=12) for i in range(2)))
 INTERFACES = (Interface(name="eth0", up=True), Interface(name="lo", up=True, loopback=True))
 PLAIN = Network(interfaces=INTERFACES)
-WITH_ADAPTERS = Network(interfaces=INTERFACES, infiniband=("mlx5_0",))
+WITH_ADAPTERS = Network(interfaces=INTERFACES, infiniband=("mlx5_0",), links={"mlx5_0": "InfiniBand"})
+ON_ETHERNET = Network(interfaces=INTERFACES, infiniband=("mlx5_0",), links={"mlx5_0": "Ethernet"})
+EFA = Network(interfaces=INTERFACES, infiniband=("rdmap0s31",), links={"rdmap0s31": "Unspecified"})
+UNPLUGGED = Network(interfaces=INTERFACES, infiniband=("mlx5_0",))
 
 
 def judged(variables: dict[str, str], *facts: object, processes: int | None = None) -> CheckResult:
@@ -102,6 +117,16 @@ def said(result: CheckResult) -> list[str]:
             "error: GLOO_SOCKET_IFNAME=eth0,ib7: ib7 is no interface of this node (eth0, lo): gloo ends",
         ),
         (
+            {"NCCL_IB_DISABLE": "1"},
+            WITH_ADAPTERS,
+            "warning: NCCL_IB_DISABLE=1: InfiniBand (mlx5_0) is left unused: nodes speak over sockets",
+        ),
+        (
+            {"NCCL_IB_DISABLE": "1"},
+            ON_ETHERNET,
+            "note: NCCL_IB_DISABLE=1: RDMA over Ethernet (mlx5_0) is left unused: nodes speak over sockets",
+        ),
+        (
             {"NCCL_SOCKET_IFNAME": "ib0:1"},
             PLAIN,
             "error: NCCL_SOCKET_IFNAME=ib0:1: names no interface of this node that is up (eth0, lo): NCCL"
@@ -126,6 +151,12 @@ def test_what_a_variable_does_on_this_node(
         ({"NCCL_NET": "AWS Libfabric"}, PLAIN),
         ({"NCCL_NET": "IB", "NCCL_IB_HCA": "mlx5"}, WITH_ADAPTERS),
         ({"NCCL_ALGO": "^nvls,NVLSTREE"}, PLAIN),
+        ({"NCCL_IB_DISABLE": "1"}, PLAIN),
+        ({"NCCL_IB_DISABLE": "1"}, EFA),
+        ({"NCCL_IB_DISABLE": "1"}, UNPLUGGED),
+        ({"NCCL_PROTO": "LL,LL128,Simple"}, PLAIN),
+        ({"NCCL_PROTO": "Simple,LL128"}, PLAIN),
+        ({"NCCL_PROTO": "LL128"}, PLAIN),
         ({"NCCL_ALGO": "ring,collnetdirect;allreduce:tree,pat;broadcast:ring"}, PLAIN),
         ({"NCCL_ALGO": ""}, PLAIN),
         ({"GLOO_SOCKET_IFNAME": "lo,eth0"}, PLAIN),
@@ -135,6 +166,17 @@ def test_what_a_variable_does_on_this_node(
 def test_what_does_no_harm_on_this_node(variables: dict[str, str], network: Network) -> None:
     result = judged(variables, TWO, network)
     assert (said(result), result.outcome) == ([], "pass")
+
+
+def test_ll128_is_a_risk_between_gpus_without_nvlink() -> None:
+    cards = Gpus(driver="580.65", gpus=tuple(Gpu(index=i, name="NVIDIA A10") for i in range(2)))
+    for value in ("LL128", "Simple,LL128"):
+        assert said(judged({"NCCL_PROTO": value}, cards)) == [
+            f"warning: NCCL_PROTO={value}: LL128 may corrupt data between GPUs without NVLink, where NCCL"
+            " does not choose it by itself"
+        ]
+    assert said(judged({"NCCL_PROTO": "^LL128"}, cards)) == []
+    assert said(judged({"NCCL_PROTO": "LL128"}, msgspec.structs.replace(cards, gpus=cards.gpus[:1]))) == []
 
 
 @given(st.sampled_from(["NCCL_ALGO", "NCCL_NET", "NCCL_IB_HCA", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"]))
@@ -194,6 +236,63 @@ def test_the_old_names_are_taken_with_a_warning() -> None:
 
 
 # --- Processes that must meet -----------------------------------------------------------------------------
+
+
+STACK = (
+    Packages(installed={"torch": "2.9.0"}, modules={}),
+    TorchBuild(version="2.9.0+cu128", cuda="12.8", kind="cuda"),
+)
+
+
+def idle(mode: str) -> Gpus:
+    """Two GPUs that nobody uses."""
+    memory = {"memory_total_bytes": 80 << 30, "memory_free_bytes": 79 << 30}
+    return Gpus(
+        driver="580.65",
+        gpus=tuple(
+            Gpu(index=i, uuid=f"GPU-{i}", processes=(), compute_mode=mode, **memory) for i in range(2)
+        ),
+    )
+
+
+def nccl_is_tried(case: Case) -> bool:
+    suspicions = ProcessGroupBroken().examine(case)
+    return any(request.trial is NCCL for suspicion in suspicions for request in suspicion.trials)
+
+
+@pytest.mark.parametrize(
+    ("name", "tried"),
+    [
+        ("NCCL_P2P_DISABLE", True),
+        ("TORCH_NCCL_BLOCKING_WAIT", True),
+        ("NCCL_VERSION", False),
+        ("NCCL_DEBUG", False),
+        ("NCCL_DEBUG_SUBSYS", False),
+        ("OMP_NUM_THREADS", False),
+    ],
+)
+def test_nccl_is_tried_where_a_variable_could_break_it(name: str, tried: bool) -> None:
+    case = Case(facts=facts_of(*STACK, idle("default"), Environment(variables={name: "1"})))
+    assert nccl_is_tried(case) is tried
+
+
+def test_nccl_is_not_tried_on_a_gpu_that_another_trial_holds() -> None:
+    """Its ranks would be refused by a GPU that lets in one process."""
+    gloo = TrialResult(name="process-group-broken", device="cpu", status="refuted", seconds=0.1)
+    variables = Environment(variables={"NCCL_P2P_DISABLE": "1"})
+    for mode, reason in (
+        (
+            "exclusive-process",
+            "NCCL was not tried: GPU 0, 1 in compute mode exclusive-process, where the doctor's other trials"
+            " are the one process",
+        ),
+        ("default", None),
+    ):
+        case = Case(facts=facts_of(*STACK, idle(mode), variables))
+        assert nccl_is_tried(case) is (reason is None)
+        assert ProcessGroupBroken().remark(case, [gloo]) == reason
+    # Without a reason to try NCCL there is nothing to tell.
+    assert ProcessGroupBroken().remark(Case(facts=facts_of(*STACK, idle("exclusive-process"))), []) is None
 
 
 def process_group(**environment: str) -> dict[str, Any]:

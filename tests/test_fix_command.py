@@ -222,6 +222,39 @@ def test_what_was_changed_since_is_not_undone(fix: Fix, work: Path) -> None:
     assert done.stderr == "not undone: a.py: it has changed since the fix, and is left as it is\n"
 
 
+def test_a_file_whose_name_is_not_utf_8_is_fixed_and_undone(fix: Fix, work: Path) -> None:
+    (work / "a\udcff.py").write_text("f(old=1)\n")
+    assert fix("--apply", "--yes", "a\udcff.py").returncode == 0
+    assert (work / "a\udcff.py").read_text() == "f(new=1)\n"
+    assert fix("--undo").returncode == 0
+    assert (work / "a\udcff.py").read_text() == "f(old=1)\n"
+
+
+def test_what_is_no_file_any_more_is_not_undone(fix: Fix, work: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (work / name).write_text("f(old=1)\n")
+    assert fix("--apply", "--yes", "a.py", "b.py").returncode == 0
+    (work / "a.py").unlink()
+    os.mkfifo(work / "a.py")
+    (work / "b.py").rename(work / "c.py")
+    (work / "b.py").symlink_to("c.py")
+    done = fix("--undo", timeout=30)
+    assert done.returncode == 1 and done.stderr == (
+        "not undone: a.py: it is no regular file any more\nnot undone: b.py: it is no regular file any more\n"
+    )
+    assert (work / "b.py").is_symlink() and (work / "c.py").read_text() == "f(new=1)\n"
+
+
+def test_a_damaged_record_is_told(fix: Fix, work: Path, tmp_path: Path) -> None:
+    (work / "a.py").write_text("f(old=1)\n")
+    assert fix("--apply", "--yes", "a.py").returncode == 0
+    (record,) = (tmp_path / "cache" / "llm-doctor" / "undo").glob("*/record.json")
+    record.write_text('{"folder"')
+    done = fix("--undo")
+    assert done.returncode == 1
+    assert done.stderr == f"not undone: {record} cannot be read; beside it are the files as they were\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

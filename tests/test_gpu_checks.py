@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ from llm_doctor.checks.gpu_unhealthy import GpuUnhealthy
 from llm_doctor.checks.visible_devices_wrong import Seen, job_gpus, seen
 from llm_doctor.examination import check_case
 from llm_doctor.facts import nvidia_module
-from llm_doctor.host import Host, real_host
+from llm_doctor.host import KEPT_OF_EACH_XID, Host, few_of_each, real_host
 from llm_doctor.model import (
     Accelerators,
     CheckResult,
@@ -39,6 +41,7 @@ from llm_doctor.model import (
     System,
     TorchBuild,
 )
+from llm_doctor.places import places
 from llm_doctor.workload.data import UNKNOWN, Launch, Place, Value, Workload
 
 NAMES = (
@@ -271,6 +274,49 @@ def test_numbers_of_unlike_gpus_are_not_trusted() -> None:
     assert job_gpus(case) == {0, 1}
 
 
+@pytest.mark.parametrize(("visible", "tried"), [("0", []), ("1", []), ("1,0", [0, 1]), ("GPU-b", [1])])
+def test_nothing_is_tried_on_a_gpu_that_may_be_hidden(visible: str, tried: list[int]) -> None:
+    sizes: Any = {"memory_total_bytes": 4 << 30, "memory_free_bytes": 4 << 30, "processes": ()}
+    unlike = (
+        Gpu(index=0, name="NVIDIA T400", uuid="GPU-a", **sizes),
+        Gpu(index=1, name="NVIDIA RTX A6000", uuid="GPU-b", **sizes),
+    )
+    where = places(Gpus(driver="1", gpus=unlike), visible)
+    assert [place.gpu for place in where.idle] == tried
+    assert tried or "CUDA counts unlike GPUs from the fastest on" in str(where.why_cpu)
+
+
+def divided(**second: Any) -> Gpus:
+    """Two GPUs, the first in three parts of which other jobs use two."""
+    uuids = tuple(f"MIG-{part}bcd-1111" for part in range(3))
+    parts: Any = {"mig": True, "mig_uuids": uuids, "memory_free_bytes": 20 << 30}
+    return Gpus(driver="580.65.06", gpus=(node(1, **parts).gpus[0], node(2, **second).gpus[1]))
+
+
+def test_a_job_on_a_part_of_a_gpu_meets_that_gpu_alone() -> None:
+    for value in ("MIG-1bcd-1111", "MIG-1bcd-1111,MIG-2bcd-1111"):
+        case = case_of(divided(), Environment(variables={"CUDA_VISIBLE_DEVICES": value}))
+        assert job_gpus(case) == {0}
+        assert result("visible-devices-wrong", case).outcome == "pass"
+
+
+def test_it_is_said_that_only_a_part_is_seen() -> None:
+    mine = Environment(variables={"CUDA_VISIBLE_DEVICES": "MIG-1bcd-1111,MIG-9"})
+    (finding,) = result("visible-devices-wrong", case_of(divided(), mine)).findings
+    assert finding.message == (
+        "CUDA_VISIBLE_DEVICES=MIG-1bcd-1111,MIG-9: 'MIG-9' is no device (no MIG device has this UUID), so"
+        " CUDA sees only a part of GPU 0"
+    )
+
+
+def test_the_other_parts_of_a_gpu_are_other_jobs_own() -> None:
+    busy = {"memory_free_bytes": 1 << 30, "processes": (GpuProcess(pid=4242, memory_bytes=79 << 30),)}
+    mine = Environment(variables={"CUDA_VISIBLE_DEVICES": "MIG-1bcd-1111"})
+    assert result("gpu-busy", case_of(divided(), mine)).findings == ()
+    assert result("gpu-busy", case_of(divided(**busy), mine)).findings == ()
+    assert len(result("gpu-busy", case_of(divided(**busy))).findings) == 1
+
+
 @pytest.mark.parametrize("name", ["gpu-unhealthy", "gpu-degraded-link", "gpu-busy"])
 def test_a_gpu_that_the_workload_cannot_meet_is_no_more_than_a_note(name: str) -> None:
     whole = node(2)
@@ -375,6 +421,58 @@ def test_torch_is_asked_for_its_architectures_without_a_gpu(stack_site: str) -> 
     assert done.stdout.strip() == str({"architectures": flags().split() if flags else None}), done.stderr
 
 
+# --- Links and clocks --------------------------------------------------------------------------------------
+
+
+def linked(*links: int, **settings: Any) -> list[str]:
+    """What is said of GPUs with so many of 12 NVLinks up."""
+    gpus = tuple(
+        it for at, up in enumerate(links)
+        for it in node(at + 1, nvlinks_active=up, nvlinks_inactive=12 - up, **settings).gpus[at:]
+    )  # fmt: skip
+    return [
+        f"{it.severity} {it.subject.gpu}"
+        for it in result("gpu-degraded-link", case_of(Gpus(driver="1", gpus=gpus))).findings
+    ]
+
+
+def test_bridges_join_cards_in_pairs() -> None:
+    """Those that nobody bought a bridge for are no fault; one GPU alone that has lost its links is."""
+    assert linked(12, 12, 0, 0) == linked(12, 12, 0) == linked(0, 0, 0) == []
+    assert linked(12, 12, 12, 12, 12, 12, 12, 0) == ["warning 7"]
+    assert linked(12, 12, 0, 0, 12, 11) == ["warning 5"]
+
+
+def test_a_divided_gpu_needs_no_nvlinks() -> None:
+    """It has no peer-to-peer; on a DGX A100 its links are off."""
+    divided = node(1, mig=True, nvlinks_active=0, nvlinks_inactive=18).gpus
+    gpus = (*divided, *node(8).gpus[1:])
+    assert result("gpu-degraded-link", case_of(Gpus(driver="1", gpus=gpus))).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("clocks", "others", "said"),
+    [
+        (("gpu-idle",), (), "note likely"),
+        (None, (), "note likely"),
+        ((), (), "warning certain"),
+        (("gpu-idle",), (("gpu-idle",),), "warning likely"),
+        (("gpu-idle",), ((),), "note likely"),
+    ],
+)
+def test_an_idle_gpu_may_have_given_lanes_back(clocks: Any, others: Any, said: str) -> None:
+    """Its siblings tell whether GPUs of this kind do."""
+    narrow = node(1, pcie_width=4, throttle_reasons=clocks).gpus
+    wide = tuple(node(at + 2, throttle_reasons=it).gpus[-1] for at, it in enumerate(others))
+    (finding,) = result("gpu-degraded-link", case_of(Gpus(driver="1", gpus=narrow + wide))).findings
+    assert f"{finding.severity} {finding.confidence}" == said
+
+
+@pytest.mark.parametrize("reasons", [("hw-slowdown",), ("gpu-idle", "hw-slowdown")])
+def test_a_slowdown_without_a_reason_may_be_a_change_of_clocks(reasons: tuple[str, ...]) -> None:
+    assert result("gpu-unhealthy", case_of(node(2, throttle_reasons=reasons), MODULE)).findings == ()
+
+
 # --- The kernel's log and the module ----------------------------------------------------------------------
 
 
@@ -466,6 +564,61 @@ def test_a_fault_that_comes_after_a_recovery_counts() -> None:
     recovered = line.format(154) + ", GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)"
     (found,) = said_of(line.format(48), recovered, line.format(119))
     assert "Xid 119" in found
+
+
+def test_an_xid_of_a_part_of_a_gpu_is_the_gpu_s() -> None:
+    (found,) = said_of(
+        "NVRM: Xid (PCI:0000:10:00 GPU-I:05): 95, pid=7194, Uncontained",
+        "NVRM: Xid (PCI:0000:10:00 GPU-I:06 GPU-CI:00): 95, pid=7195, Uncontained",
+    )
+    assert found == (
+        "warning likely: GPU 0: the driver reported Xid 95 since the machine started, 2 times: an uncontained"
+        " memory error"
+    )
+
+
+def test_an_nvlink_that_went_down_may_have_been_meant_to() -> None:
+    (found,) = said_of("NVRM: Xid (PCI:0000:10:00): 155, NVLINK: SW Defined Error")
+    assert found.startswith("note likely: GPU 0: the driver reported Xid 155")
+
+
+def test_a_fault_of_hardware_is_not_lost_behind_those_of_programs(tmp_path: Path) -> None:
+    hardware = "NVRM: Xid (PCI:0000:10:00): 48, pid=1, DBE"
+    of_programs = [f"NVRM: Xid (PCI:0000:11:00): 13, pid={pid}, Graphics Exception" for pid in range(300)]
+    records = (f"4,{at},{at},-;{line}\n" for at, line in enumerate([hardware, *of_programs, "NVRM: loading"]))
+    kept = collections.Counter(line.partition(",")[0] for line in few_of_each(records))
+    assert kept == {"NVRM: Xid (PCI:0000:10:00): 48": 1, "NVRM: Xid (PCI:0000:11:00): 13": KEPT_OF_EACH_XID}
+    first, second = said_of(hardware, *of_programs[-KEPT_OF_EACH_XID:])
+    assert "Xid 48 since the machine started: a double-bit" in first
+    assert f"Xid 13 since the machine started, {KEPT_OF_EACH_XID} times or more: a program" in second
+
+
+@pytest.mark.parametrize(
+    ("xid", "hardware"),
+    [
+        ("48, pid=1, DBE (double bit error) ECC Error", True),
+        ("79, GPU has fallen off the bus.", True),
+        ("94, pid=7194, Contained", True),
+        ("154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)", True),
+        ("154, GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)", False),
+        ("155, NVLINK: SW Defined Error", False),
+        ("121, C2C Error", False),
+        ("106, SMBPBI Test Message", False),
+        ("141, CUDA Fast Path Error", False),
+        ("88, pid=1, NVDEC3 Error", False),
+        ("13, pid=1, Graphics Exception", False),
+    ],
+)
+@pytest.mark.parametrize("part", ["", " GPU-I:05", " GPU-I:05 GPU-CI:00"])
+def test_a_log_s_xids_are_of_hardware_where_nvidia_s_catalogue_says_so(
+    xid: str, hardware: bool, part: str
+) -> None:
+    """https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html, Immediate Action"""
+    line = f"[ 1.5] NVRM: Xid (PCI:0000:3b:00{part}): {xid}"
+    (symptom,) = (it for it in GpuUnhealthy.symptoms if "Xid {xid}" in it.cause)
+    found = re.search(symptom.pattern, line)
+    assert (found is not None) is hardware
+    assert found is None or found["gpu"] == "0000:3b:00"
 
 
 @given(st.lists(st.text(alphabet="Xid (PCI:0f.)17954,\n", max_size=60), max_size=5))

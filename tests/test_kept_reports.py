@@ -75,6 +75,16 @@ def test_a_node_that_passed_answers_from_before(
     assert "s ago" not in run(cache, "--python", str(python), "--max-age", "0").stdout
 
 
+def test_a_kept_report_that_is_damaged_is_made_again(tmp_path: Path, cache: dict[str, str | None]) -> None:
+    asked = ("--only", "half-float-mismatch", "--max-age", "600", "--format", "json")
+    assert run(cache, *asked).returncode == 0
+    for kept in (tmp_path / "cache" / "llm-doctor" / "reports").iterdir():
+        kept.write_text("{")
+    again = run(cache, *asked)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads(again.stdout)["schema"] == "llm-doctor/report/v1"
+
+
 def test_what_changed_is_examined_again(
     tmp_path: Path, make_patient: Callable[..., Path], cache: dict[str, str | None]
 ) -> None:

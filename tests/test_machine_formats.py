@@ -593,6 +593,14 @@ def test_a_report_that_is_read_can_be_drawn(data: bytes) -> None:
         text.encode()
 
 
+def test_what_is_not_utf_8_can_be_drawn_wherever_it_stands() -> None:
+    found = finding("error", "t\udcff.py", subject={"path": "t\udcff.py"})
+    it = report(checks=(check("c", "findings", found),), asked=("t\udcff.py",))
+    drawn = json.loads(formats.renderer("json", width=80, color=False)(it))
+    assert drawn["asked"] == ["t?.py"]
+    assert drawn["checks"][0]["findings"][0]["message"] == "t?.py"
+
+
 def test_nothing_of_a_report_steers_a_terminal() -> None:
     said = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eback\x00"
     arm = Arm(outcome="raised", error=said, measured={"a": said})

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_facts import machine
 
-from llm_doctor.facts import hf_caches, mounts, nvidia_module, resources
+from llm_doctor.facts import hf_caches, mounts, nvidia_module, patient, resources
 from llm_doctor.facts import model as model_files
 from llm_doctor.host import Host, Unavailable, allowed_variables, real_host
 from llm_doctor.model import CacheFolder, HfCaches, Mount, Mounts, Packages
@@ -320,6 +320,44 @@ def test_a_model_of_unknown_size_is_said_to_be_so(name: str | None, reason: str,
 
 
 # --- Requirements, libraries, variables -------------------------------------------------------------------
+
+
+def test_a_python_with_the_home_of_another_is_told_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    problem = patient.choose(real_host(), sys.executable).problem or ""
+    told = f"{sys.executable} is not a Python that works with PYTHONHOME=/nowhere (exit status 1: Fatal"
+    assert problem.startswith(told)
+
+
+def test_without_the_memory_for_an_answer_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ask = (
+        "import resource, sys\n"
+        "from llm_doctor.host import Unavailable, real_host\n"
+        "host = real_host()\n"
+        "host.exists('/')  # the thread that asks is there before the limit\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))\n"
+        "try:\n    host.user_file(sys.argv[1], 2 << 30)\n"
+        "except Unavailable as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask, str(tmp_path / "file")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("MemoryError\n", "")
+
+
+def test_a_folder_that_may_not_be_read_matters_where_torch_could_be() -> None:
+    """Where torch is found elsewhere, that is the patient's: it cannot import what lies there either."""
+
+    def chosen(torch: str) -> patient.Chosen:
+        modules = {"torch": torch} if torch else {}
+        inventory = patient.Inventory("3.11.7", "CPython", "/", {}, modules, unreadable=["/shared/libs"])
+        return patient.Chosen("python", "--python", inventory, None)
+
+    assert patient.packages(chosen("/env/torch/__init__.py")).modules == {"torch": "/env/torch/__init__.py"}
+    for read in (patient.packages, patient.requirements):
+        with pytest.raises(Unavailable, match=r"^/shared/libs cannot be read$"):
+            read(chosen(""))
 
 
 def test_what_does_not_fit_together_is_told(make_patient: Callable[..., Path]) -> None:

@@ -7,19 +7,21 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from conftest import NEUTRAL, check_of, processes_with, report_of, run_doctor
+from false_node import Driver
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_doctor.check import case_of
 from llm_doctor.checks.locked_memory_limited import LockedMemoryLimited
-from llm_doctor.facts import network
-from llm_doctor.host import PATIENT_CODE, Host
-from llm_doctor.model import Interface, Limit, Limits, Network, System
+from llm_doctor.facts import bitsandbytes_build, network
+from llm_doctor.host import PATIENT_CODE, Host, Unavailable
+from llm_doctor.model import Interface, Limit, Limits, Network, Packages, System
 from llm_doctor.patient.all_reduce import names_one
 
 
@@ -37,24 +39,47 @@ def said(check: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_interfaces_and_adapters_are_named_and_no_address_is_read() -> None:
-    files = {"eth0": "0x1003", "ib0": "0x1002", "lo": "0x9"}
+    flags = {"eth0": "0x1003", "ib0": "0x1002", "lo": "0x9"}
+    ports = {
+        "mlx5_0": {"1": ("1: DOWN", "Ethernet"), "2": ("4: ACTIVE", "InfiniBand")},
+        "mlx5_1": {"1": ("1: DOWN", "InfiniBand")},
+        "mlx5_2": {"1": ("4: ACTIVE", "Ethernet")},
+        "rdmap0s31": {"1": ("4: ACTIVE", "Unspecified")},
+    }
+    folders = {"/sys/class/net": ["bonding_masters", *flags], "/sys/class/infiniband": [*ports]}
+    texts = {f"/sys/class/net/{name}/flags": its for name, its in flags.items()}
+    for name, its in ports.items():
+        folders[f"/sys/class/infiniband/{name}/ports"] = [*its]
+        for port, (state, layer) in its.items():
+            texts[f"/sys/class/infiniband/{name}/ports/{port}/state"] = state
+            texts[f"/sys/class/infiniband/{name}/ports/{port}/link_layer"] = layer
     asked: list[str] = []
 
     def ask(*question: str) -> dict[str, Any]:
         asked.append(question[1])
         if question[0] == "names":
-            names = {"/sys/class/net": ["bonding_masters", *files], "/sys/class/infiniband": ["mlx5_0"]}
-            return {"names": names[question[1]]}
-        return {"text": files[question[1].split("/")[4]] + "\n"}
+            return {"names": folders[question[1]]}
+        return {"text": texts[question[1]] + "\n"}
 
     found = network.read(Host(ask))
-    assert found.infiniband == ("mlx5_0",)
+    assert found.infiniband == tuple(ports)
+    assert found.links == {"mlx5_0": "InfiniBand", "mlx5_2": "Ethernet", "rdmap0s31": "Unspecified"}
     assert found.interfaces == (
         Interface(name="eth0", up=True),
         Interface(name="ib0", up=False),
         Interface(name="lo", up=True, loopback=True),
     )
     assert not any("address" in path for path in asked)
+
+
+def test_a_folder_that_does_not_answer_is_no_folder_without_libraries() -> None:
+    stack = Packages(
+        installed={"bitsandbytes": "0.48.0"}, modules={"bitsandbytes": "/env/bitsandbytes/__init__.py"}
+    )
+    with pytest.raises(Unavailable, match="cannot be listed"):
+        bitsandbytes_build.read(Host(lambda *question: {"error": "did not answer within 5 s"}), stack)
+    empty = bitsandbytes_build.read(Host(lambda *question: {"names": ["__init__.py"]}), stack)
+    assert (empty.cuda, empty.cpu, empty.others) == ((), False, ())
 
 
 @pytest.mark.parametrize(
@@ -98,17 +123,50 @@ def builds_in(lock: Path) -> dict[str, str | None]:
     return {"TORCH_EXTENSIONS_DIR": str(lock.parent.parent.parent)}
 
 
+def sees_all_processes() -> bool:
+    """Whether no process of this machine is in another container; PROC_PID_INIT_INO of linux/proc_ns.h."""
+    return os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
+
+
+def made_hours_ago(lock: Path, hours: float) -> None:
+    then = time.time() - hours * 3600
+    os.utime(lock, (then, then))
+
+
 def test_a_lock_that_nobody_holds_is_found(lock: Path) -> None:
+    made_hours_ago(lock, 3)
     result = examined("stale-extension-lock", "--no-probes", env=builds_in(lock))
+    state = "held by no process" if sees_all_processes() else "more than a build takes"
     ((severity, message),) = said(result)
-    assert severity == "warning"
-    assert "held by no process" in message and "the extension fused_adam waits for ever" in message
+    assert (severity, message.partition(":")[0]) == ("warning", f"a lock 3 hours old, {state}")
+    assert "the extension fused_adam waits for ever" in message
     assert result["findings"][0]["fixes"][0]["preview"] == f"rm -f {lock}"
 
 
 def test_a_lock_of_a_build_that_is_running_is_no_fault(lock: Path) -> None:
     with lock.open():
         assert said(examined("stale-extension-lock", "--no-probes", env=builds_in(lock))) == []
+
+
+def test_a_container_does_not_see_who_holds_a_lock(lock: Path) -> None:
+    """The build runs outside of it."""
+    apart = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no process namespace of our own can be had")
+
+    def said_apart() -> list[tuple[str, str]]:
+        done = subprocess.run(
+            [*apart, sys.executable, "-m", "llm_doctor", "run", "--only", "stale-extension-lock",
+             "--no-probes", "--no-redact", "--format", "json"],
+            env={**NEUTRAL, **builds_in(lock)}, capture_output=True, text=True, timeout=180,
+        )  # fmt: skip
+        return said(check_of(report_of(done), "stale-extension-lock"))
+
+    with lock.open():
+        assert said_apart() == []
+    made_hours_ago(lock, 3)
+    ((severity, message),) = said_apart()
+    assert (severity, message.partition(":")[0]) == ("warning", "a lock 3 hours old, more than a build takes")
 
 
 def test_torch_waits_for_such_a_lock(lock: Path, stack_site: str) -> None:
@@ -124,6 +182,29 @@ def test_torch_waits_for_such_a_lock(lock: Path, stack_site: str) -> None:
 
 
 # --- Limits -----------------------------------------------------------------------------------------------
+
+
+def test_packages_may_share_the_same_file(make_patient: Callable[..., Path]) -> None:
+    """The wheels of CUDA's libraries all bring an empty nvidia/__init__.py."""
+    empty = "nvidia/__init__.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
+    files = {"nvidia-nccl-cu12": empty, "nvidia-cublas-cu12": empty, "one": "shared.py,sha256=a,1\n"}
+    files["other"] = "shared.py,sha256=b,1\n"
+    python = make_patient(
+        packages={"torch": "2.4.1"},
+        modules={
+            "nvidia/__init__.py": "",
+            "shared.py": "",
+            **{f"{name}-12.1.dist-info/RECORD": record for name, record in files.items()},
+            **{f"{name}-12.1.dist-info/METADATA": f"Name: {name}\nVersion: 12.1\n" for name in files},
+        },
+    )
+    result = examined("package-conflict", "--no-probes", "--python", str(python))
+    assert said(result) == [
+        ("note", "one and other both bring the module shared: the last one installed is used")
+    ]
+    assert result["findings"][0]["fixes"][0]["preview"].endswith(
+        " -m pip install --force-reinstall --no-deps one==12.1 other==12.1"
+    )
 
 
 def test_a_low_limit_of_open_files_is_told() -> None:
@@ -169,7 +250,9 @@ def test_locked_memory_is_raised_in_the_shell_as_far_as_the_hard_limit_goes(
         processes=Limit(),
         may_lock=False,
     )
-    adapter = Network(interfaces=(Interface(name="ib0", up=True),), infiniband=("mlx5_0",))
+    adapter = Network(
+        interfaces=(Interface(name="ib0", up=True),), infiniband=("mlx5_0",), links={"mlx5_0": "InfiniBand"}
+    )
     system = System(os="Linux", kernel="6.1", machine="x86_64", container=container)
     (suspicion,) = LockedMemoryLimited().examine(case_of(limits, adapter, system))
     found = [fix.preview.partition("   #")[0] for fix in suspicion.finding.fixes]
@@ -282,6 +365,35 @@ def test_a_build_without_ninja_is_tried(
     assert case["broken"]["outcome"] == "failed" and "inja" in case["broken"]["error"]
 
 
+def test_triton_alone_needs_a_c_compiler_and_nothing_else(
+    make_patient: Callable[..., Path], tmp_path: Path, false_driver: Driver
+) -> None:
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("there is no gcc")
+    (tmp_path / "file").touch()
+    (tmp_path / "bin").mkdir()
+    python = make_patient(
+        modules={"torch/__init__.py": "", "torch/version.py": "__version__ = '2.9.0'\ncuda = '12.8'\n"},
+        packages={"torch": "2.9.0", "triton": "3.5.0"},
+    )
+    environment = {
+        **false_driver.play("h100", count=1),
+        "PATH": str(tmp_path / "bin"),
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "file" / "ext"),
+        "CC": None,
+        "CXX": None,
+    }
+
+    def found() -> list[tuple[str, str]]:
+        result = examined("cannot-compile-ops", "--deep", "--python", str(python), env=environment)
+        return [it for it in said(result) if "Python.h" not in it[1]]
+
+    assert found() == [("warning", "Triton cannot compile operators: there is no C compiler on PATH")]
+    (tmp_path / "bin" / "gcc").symlink_to(gcc)
+    assert found() == []
+
+
 def test_a_folder_that_cannot_be_made_is_found_without_asking_for_it(
     make_patient: Callable[..., Path], stack_site: str, tmp_path: Path
 ) -> None:
@@ -302,6 +414,22 @@ def test_a_folder_that_cannot_be_made_is_found_without_asking_for_it(
     assert case["broken"]["error"] == f"nothing can be built in {tmp_path}/file/ext: Not a directory"
     ((_, message),) = said(examined(*wants, env={"TORCH_EXTENSIONS_DIR": "/proc/foo"}))
     assert message.startswith("DeepSpeed cannot compile operators: nothing can be built in /proc/foo: ")
+
+
+def test_the_folder_that_is_recommended_was_built_in(
+    make_patient: Callable[..., Path], stack_site: str, tmp_path: Path
+) -> None:
+    if not (shutil.which("ninja") and shutil.which("c++") and os.access("/var/tmp", os.W_OK)):
+        pytest.skip("there is no ninja, no C++ compiler or no /var/tmp")
+    (tmp_path / "file").touch()
+    python = make_patient(packages={"deepspeed": "0.16.4"}, behind=(stack_site,))
+    under_a_file = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "file" / "ext")}
+    before = os.listdir("/var/tmp")
+    (finding,) = examined("cannot-compile-ops", "--python", str(python), env=under_a_file)["findings"]
+    assert [(fix["preview"], fix["verified"]) for fix in finding["fixes"]] == [
+        ("export TORCH_EXTENSIONS_DIR=/var/tmp/torch_extensions", True)
+    ]
+    assert os.listdir("/var/tmp") == before
 
 
 def test_a_folder_that_torch_would_make_is_not_left_behind(
@@ -326,7 +454,7 @@ def test_a_compiler_that_a_variable_names_and_that_is_not_there(
     # CC is for CUDA code and Triton, which nothing here compiles.
     (finding,) = result["findings"]
     assert finding["message"] == "DeepSpeed cannot compile operators: CXX=/nonexistent/g++ is not there"
-    assert [fix["preview"] for fix in finding["fixes"]] == ["unset CXX"]
+    assert [(fix["preview"], fix["verified"]) for fix in finding["fixes"]] == [("unset CXX", True)]
     assert (finding["confidence"], finding["proof"]["status"]) == ("proven", "reproduced")
 
 

@@ -6,9 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
+import msgspec
 import pytest
 from conftest import check_of, processes_with, report_of, run_doctor
 from false_node import NODES, Driver
+
+from llm_doctor.check import case_of
+from llm_doctor.checks.visible_devices_wrong import job_gpus
+from llm_doctor.model import Environment, Gpus
+from llm_doctor.places import places
 
 # Those that judge the state of a node. What cuda-toolkit-mismatch says hangs on this machine's nvcc.
 GPU_CHECKS = (
@@ -36,7 +42,12 @@ def patient(make_patient: Callable[..., Path]) -> Callable[[str], str]:
         text = f"__version__ = {version!r}\ncuda = {f'{cuda[:-1]}.{cuda[-1]}' if cuda else None!r}\n"
         return str(
             make_patient(
-                modules={"torch/__init__.py": "", "torch/version.py": text, "bitsandbytes/__init__.py": ""},
+                modules={
+                    "torch/__init__.py": "",
+                    "torch/version.py": text,
+                    "bitsandbytes/__init__.py": "",
+                    "bitsandbytes/libbitsandbytes_cuda126.so": "",
+                },
                 packages={"torch": version, "bitsandbytes": "0.46.0"},
             )
         )
@@ -201,7 +212,6 @@ def test_a_query_that_is_not_supported_is_one_unknown_field(false_driver: Driver
         ("lost-gpu", {5: "GPU is lost"}),
         ("lost-while-asked", {1: "GPU is lost"}),
         ("reset-required", {2: "GPU requires restart"}),
-        ("some-forbidden", {0: "Insufficient Permissions", 1: "Insufficient Permissions"}),
     ],
 )
 def test_a_gpu_that_fails_hides_no_other_and_does_not_look_healthy(
@@ -215,6 +225,16 @@ def test_a_gpu_that_fails_hides_no_other_and_does_not_look_healthy(
             assert known == {"problem": problems[gpu["index"]]}
         else:
             assert gpu["name"] and gpu["uuid"] and gpu["problem"] is None
+
+
+def test_gpus_that_a_job_may_not_ask_are_none_of_its_own(false_driver: Driver) -> None:
+    """Of eight, its cgroup gives it six, which CUDA counts from 0."""
+    told = examined(false_driver, "some-forbidden")["facts"]["gpus"]["value"]["gpus"]
+    assert [gpu["index"] for gpu in told] == [2, 3, 4, 5, 6, 7]
+    gpus = msgspec.convert({"driver": "535.183.01", "gpus": told}, Gpus)
+    assert [place.gpu for place in places(gpus, "0,1").idle] == [2, 3]
+    mine = case_of(gpus, Environment(variables={"CUDA_VISIBLE_DEVICES": "0,1"}))
+    assert job_gpus(mine) == {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -317,8 +337,8 @@ SAID = {
         " (68.4 GiB)",
         "gpu-busy: warning: GPU 3 (NVIDIA A100-SXM4-80GB): 11.6 GiB of 80 GiB are free, held by process 4243"
         " (68.4 GiB)",
-        "gpu-unhealthy: warning: GPU 2 (NVIDIA A100-SXM4-80GB) is slowed down now (hw-slowdown, sw-thermal,"
-        " hw-thermal): it is too hot",
+        "gpu-unhealthy: warning: GPU 2 (NVIDIA A100-SXM4-80GB) is slowed down now (sw-thermal, hw-thermal):"
+        " it is too hot",
     ),
     "lost-gpu": (
         "gpu-unhealthy: error: GPU 5 does not answer: GPU is lost; the driver reported Xid 79 since the"
@@ -349,8 +369,8 @@ SAID = {
         " V100-SXM2-32GB here has 6",
     ),
     "power-brake": tuple(
-        f"gpu-unhealthy: warning: GPU {gpu} (NVIDIA H100 80GB HBM3) is slowed down now (hw-slowdown,"
-        " hw-power-brake): the power supply asks for less"
+        f"gpu-unhealthy: warning: GPU {gpu} (NVIDIA H100 80GB HBM3) is slowed down now"
+        " (hw-power-brake): the power supply asks for less"
         for gpu in range(8)
     ),
     "prohibited": (
@@ -365,10 +385,7 @@ SAID = {
         "gpu-unhealthy: warning: GPU 1: the driver reported Xid 48 since the machine started: a double-bit"
         " ECC error",
     ),
-    "some-forbidden": (
-        "gpu-unhealthy: warning: GPU 0 does not answer: Insufficient Permissions",
-        "gpu-unhealthy: warning: GPU 1 does not answer: Insufficient Permissions",
-    ),
+    "some-forbidden": (),
     "version-mismatch": (
         "driver-library-mismatch: error: the driver's libraries do not fit its kernel module (NVML: RM has"
         " detected an NVML/RM version mismatch; the loaded kernel module is 535.161.08): no new process gets"
@@ -478,6 +495,15 @@ def test_torch_is_held_against_the_driver_and_the_gpus(
             [
                 "visible-devices-wrong: warning: CUDA_VISIBLE_DEVICES=0,9: '9' is no device (this node has"
                 " GPUs 0 to 7), so CUDA sees only GPU 0"
+            ],
+        ),
+        ("some-forbidden", "0,1,2,3,4,5", []),
+        (
+            "some-forbidden",
+            "6,7",
+            [
+                "visible-devices-wrong: error: CUDA_VISIBLE_DEVICES=6,7: '6' is no device (this node has"
+                " GPUs 0 to 5), so CUDA sees no GPU"
             ],
         ),
         ("mig", "MIG-6c9d7c3e-2b0a-5f4e-9d1c-0a8b7c6d5e41", []),

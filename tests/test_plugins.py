@@ -82,11 +82,30 @@ version = "1.5"
 cluster-quota = "cluster_doctor.plugin:ClusterQuota"
 broken-quota = "cluster_doctor.missing:Nothing"
 leaving-quota = "cluster_doctor.leaves"
+mute-quota = "cluster_doctor.mute"
+noisy-quota = "cluster_doctor.noisy"
 half-float-mismatch = "cluster_doctor.thief"
 [tool.setuptools]
 packages = ["cluster_doctor"]
 """
 THIEF = CHECK.replace("cluster-quota", "half-float-mismatch").replace("plugin.py", "thief.py")
+MUTE = """
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError
+
+raise Mute
+"""
+NOISY = (
+    CHECK.replace("cluster-quota", "noisy-quota")
+    .replace("plugin.py", "noisy.py")
+    .replace("class Cl", "print('loaded')\n\n\nclass Cl")
+    .replace(
+        "    def examine(self, case):",
+        "    def asks(self, case):\n        raise SystemExit(3)\n\n"
+        "    def examine(self, case):\n        print('examined')",
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +116,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "cluster_doctor").mkdir(parents=True)
     (source / "pyproject.toml").write_text(PYPROJECT)
     files = {"__init__": "", "plugin": CHECK, "trial": TRIAL, "leaves": "raise SystemExit(9)", "thief": THIEF}
+    files |= {"mute": MUTE, "noisy": NOISY}
     for name, text in files.items():
         (source / "cluster_doctor" / f"{name}.py").write_text(text)
     venv.create(folder / "env", symlinks=True)
@@ -165,10 +185,18 @@ def test_a_broken_plugin_is_named_and_stops_nothing(python: Path) -> None:
     assert checks["broken-quota"]["outcome"] == "crashed"
     assert "No module named 'cluster_doctor.missing'" in checks["broken-quota"]["reason"]
     assert "SystemExit: 9" in checks["leaving-quota"]["reason"]
+    assert checks["mute-quota"]["reason"] == "the plugin could not be loaded: Mute"
     taken = checks["half-float-mismatch (plugin cluster-doctor 1.5)"]
     assert taken["reason"] == "its name is taken by the check of built in"
     assert checks["half-float-mismatch"]["outcome"] == "skipped" and "cluster-quota" in checks
     assert done.returncode == 3, "what was asked for could not be examined"
+
+
+def test_what_a_plugin_prints_stands_in_no_report(python: Path) -> None:
+    done = doctor(python, "run", "--format", "json", "--only", "noisy-quota", "--fail-on", "never")
+    (check,) = report_of(done)["checks"]
+    assert (check["name"], check["outcome"]) == ("noisy-quota", "findings")
+    assert "loaded\n" in done.stderr and "examined\n" in done.stderr
 
 
 def test_a_broken_plugin_can_be_left_out(python: Path) -> None:

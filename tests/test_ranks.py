@@ -288,6 +288,8 @@ SRUN = {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_PROCID": "11", "SLU
         ),
         ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_SIZE": "2"}, ("LOCAL_RANK", "1", 2)),
         ({"RANK": "5", "WORLD_SIZE": "8"}, ("RANK", "5", None)),
+        ({"RANK": "5", "LOCAL_RANK": "\u0663"}, ("RANK", "5", None)),  # a digit, but none of a launcher
+        ({"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "\u0661"}, ("LOCAL_RANK", "5", None)),
         ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, ("SLURM_LOCALID", "3", 8)),
         ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "8,4"}, ("SLURM_LOCALID", "3", None)),
         ({**SRUN, "SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1(x64)"}, None),

@@ -204,6 +204,14 @@ def test_a_user_named_like_a_word_of_the_report_breaks_nothing(
     )
 
 
+def test_a_home_that_is_not_utf_8_is_replaced_like_any_other() -> None:
+    """The parts of file:// addresses are bytes (RFC 3986, 2.1)."""
+    cleaner = Redactor({"HOME": "/home/al\udcff", "HF_TOKEN": "some\udcfftoken"}, "node")
+    assert cleaner.text("CUDA_HOME=/home/al\udcff/cuda") == "CUDA_HOME=~/cuda"
+    assert cleaner.text("file:///home/al%FF/x, %2Fhome%2Fal%FF/x").endswith(", ~/x")
+    assert cleaner.text("some\udcfftoken, some%FFtoken") == "<secret>, <secret>"
+
+
 def test_without_home_and_user_the_password_file_is_asked(make_patient: Callable[..., Any]) -> None:
     entry = pwd.getpwuid(os.getuid())
     done = run_doctor(

@@ -69,6 +69,8 @@ def test_explain_prints_the_checks_own_documentation() -> None:
         (("run", "--skip", "bf15"), "there is no check named 'bf15'"),
         (("explain", "lora"), "did you mean lora-without-input-grads"),
         (("run", "--budget", "0"), "0.0 is not in the range x>0"),
+        (("run", "--budget", "nan"), "'nan' is not a number of seconds"),
+        (("run", "--max-age", "nan"), "'nan' is not a number of seconds"),
         (("run", "--frmat", "json"), "No such option"),
         (("run", "--quiet", "--verbose"), "exclude each other"),
         (("run", "--replay", "/nowhere/x.json"), "No such file or directory"),
@@ -246,6 +248,135 @@ def test_a_full_disk_is_a_sentence() -> None:
     assert done.returncode == 3
     assert "/dev/full could not be written: No space left on device" in done.stderr
     assert "PASS" in done.stdout or "FAIL" in done.stdout or "WARN" in done.stdout, "the report is not lost"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_report_that_is_cut_off_is_no_success(unbuffered: str, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk."""
+    command = f"ulimit -f 1; exec {sys.executable} -m llm_doctor run --no-probes --format sarif >{tmp_path}/o"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**NEUTRAL, "PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert done.stderr == "llm-doctor: standard output could not be written: File too large\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_is_slow_gets_all_of_a_pipe_that_does_not_block(unbuffered: str) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", *FACTS_ONLY, "--format", "sarif"],
+        env={**NEUTRAL, "PYTHONUNBUFFERED": unbuffered},
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(3)
+        with open(ours, "rb") as stream:
+            said = stream.read()
+        assert process.stderr is not None and process.stderr.read() == b""
+    assert json.loads(said)["runs"] and len(said) > 1 << 16 and process.returncode in (0, 1)
+
+
+def test_a_pipe_that_nobody_reads_costs_five_seconds(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run_doctor(*FACTS_ONLY, "--format", "json", "--output", str(tmp_path / "pipe"))
+    assert report_of(done)["verdict"] and done.returncode == 3
+    assert done.stderr == f"llm-doctor: {tmp_path}/pipe could not be written: nobody read it for 5 s\n"
+
+
+def test_a_pipe_that_somebody_reads_gets_the_report(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "read", "wb") as read, subprocess.Popen(
+        ["cat", str(tmp_path / "pipe")], stdout=read
+    ):
+        done = run_doctor(*FACTS_ONLY, "--format", "json", "--output", str(tmp_path / "pipe"))
+    assert json.loads((tmp_path / "read").read_text())["verdict"] and done.returncode in (0, 1)
+
+
+def test_a_second_signal_does_not_change_how_it_ends(tmp_path: Path) -> None:
+    """Python is slow to end here: a module that is loaded when it begins sees to that."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, time\natexit.register(time.sleep, 2)\n"
+        f"atexit.register(lambda: os.close(os.open({str(tmp_path / 'ends')!r}, os.O_CREAT)))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "llm_doctor", "list"],
+        env={**NEUTRAL, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while not (tmp_path / "ends").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(signum)
+        assert process.stderr is not None
+        assert (process.wait(30), process.stderr.read()) == (0, b"")
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "markdown", "html", "sarif", "junit", "github"])
+def test_names_that_are_not_utf_8_are_written_with_question_marks(format_: str, tmp_path: Path) -> None:
+    folder = os.fsdecode(bytes(tmp_path) + b"/\xff")
+    os.mkdir(folder)
+    Path(folder, "t\udcff.py").write_text("import torch\n")
+    done = run_doctor(
+        *FACTS_ONLY, "--verbose", "--format", format_, os.path.join(folder, "t\udcff.py"),
+        env={"HOME": folder, "CUDA_HOME": f"{folder}/cuda", "HF_TOKEN": "token\udcff"},
+    )  # fmt: skip
+    assert done.returncode in (0, 1) and done.stderr == "" and len(done.stdout) > 0
+    assert format_ != "json" or "t?.py" in done.stdout
+    output = run_doctor(
+        *FACTS_ONLY, "--format", format_, "--output", str(tmp_path / "o"), f"{folder}/t\udcff.py"
+    )
+    assert output.returncode in (0, 1) and "Traceback" not in output.stderr
+    (tmp_path / "o").read_text(encoding="utf-8")
+
+
+def test_no_name_keeps_a_report_from_being_written(tmp_path: Path) -> None:
+    target = tmp_path / f"{'n' * 250}.json"
+    assert run_doctor(*FACTS_ONLY, "--output", str(target)).returncode in (0, 1)
+    assert json.loads(target.read_text())["schema"] == "llm-doctor/report/v1"
+
+
+def test_a_link_that_leads_nowhere_is_replaced_by_the_report(tmp_path: Path) -> None:
+    target = tmp_path / "r.json"
+    target.symlink_to(target)
+    assert run_doctor(*FACTS_ONLY, "--output", str(target)).returncode in (0, 1)
+    assert json.loads(target.read_text())["schema"] == "llm-doctor/report/v1"
+
+
+def test_a_file_that_is_written_again_keeps_its_mode(tmp_path: Path) -> None:
+    target = tmp_path / "r.json"
+    target.write_text("")
+    target.chmod(0o640)
+    assert run_doctor(*FACTS_ONLY, "--output", str(target)).returncode in (0, 1)
+    assert target.stat().st_mode & 0o777 == 0o640 and os.listdir(tmp_path) == ["r.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--output", "s.json", "--record", "./s.json"), "--record ./s.json: it is written already"),
+        (("run", "--output", "a.txt", "--output", "./a.txt"), "--output ./a.txt: it is written already"),
+        (("run", "--format", "markdown", "--output", "t.py", "t.py"), "--output t.py: it is read as well"),
+        (("run", "--record", "t.py", "python", "t.py"), "--record t.py: it is read as well"),
+        (("run", "--replay", "t.py", "--output", "link.json"), "--output link.json: it is read as"),
+        (("show", "t.py", "--format", "json", "--output", "t.py"), "--output t.py: it is read as well"),
+    ],
+)
+def test_nothing_is_written_over_what_is_read(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("import torch\n")
+    (tmp_path / "link.json").symlink_to("t.py")
+    done = run_doctor(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+    assert (tmp_path / "t.py").read_text() == "import torch\n"
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "t.py"]
 
 
 def test_no_room_for_a_temporary_folder_costs_the_trials_alone(

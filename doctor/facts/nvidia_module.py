@@ -28,7 +28,7 @@ def read(host: Host) -> NvidiaModule:
     return NvidiaModule(
         version=version.group() if version else text.partition("\n")[0].strip(),
         gpus=tuple(_gpus(host)),
-        xid_lines=tuple(xid_lines[-20:]),
+        xid_lines=tuple(xid_lines),
         log_problem=problem,
         device_nodes={
             f"/dev/{name}": host.usable(f"/dev/{name}") is not False

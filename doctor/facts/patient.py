@@ -31,6 +31,7 @@ class Inventory(msgspec.Struct, frozen=True):
     headers: Optional[bool] = None
     half_removed: List[str] = []
     left_behind: List[str] = []
+    unreadable: List[str] = []
 
 
 class Chosen(NamedTuple):
@@ -73,18 +74,18 @@ def interpreter(chosen: Chosen) -> Interpreter:
 
 
 def packages(chosen: Chosen) -> Packages:
-    """Raises Unavailable with the reason why the interpreter cannot be examined."""
-    inventory = _inventory(chosen)
+    """Raises Unavailable with the reason why the interpreter or its packages cannot be examined."""
+    inventory = _readable(chosen)
     return Packages(installed=inventory.installed, modules=inventory.modules)
 
 
 def requirements(chosen: Chosen) -> Requirements:
     """What `pip check` would say, and modules that two distributions bring.
 
-    Raises Unavailable with the reason why the interpreter cannot be examined."""
+    Raises Unavailable with the reason why the interpreter or its packages cannot be examined."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    inventory = _inventory(chosen)
+    inventory = _readable(chosen)
     markers = {**inventory.markers, "extra": ""}
     unmet = []
     for package, lines in sorted(inventory.requires.items()):
@@ -97,7 +98,8 @@ def requirements(chosen: Chosen) -> Requirements:
                 if installed is None or not wanted.specifier.contains(installed, prereleases=True):
                     requires = f"{wanted.name}{wanted.specifier}"
                     unmet.append(UnmetRequirement(package=package, requires=requires, installed=installed))
-            except (InvalidRequirement, ValueError, KeyError):  # nor could pip read it
+            # Nor could pip read it. RecursionError: it is all parentheses.
+            except (InvalidRequirement, ValueError, KeyError, RecursionError):
                 continue
     shared = inventory.shared_modules.items()
     return Requirements(
@@ -141,10 +143,23 @@ def _why_not(host: Host, python: str, done: Completed) -> str:
     if version and (int(version.group(2)), int(version.group(3))) < (3, 8):
         return f"{python} is Python {version.group(1)}; 3.8 is the oldest that can be examined"
     lines = done.stderr.strip().splitlines()
-    # A traceback tells it in its last line, a shell in its first.
-    line = lines[-1 if lines[0].startswith("Traceback") else 0].strip()[:200] if lines else ""
+    # Python that cannot begin tells it behind its paths, a traceback in its last line, a shell in its first.
+    fatal = [line for line in lines if line.startswith(("Fatal Python error", "ModuleNotFoundError"))]
+    told = fatal or (lines[-1:] if lines and lines[0].startswith("Traceback") else lines)
+    line = told[0].strip()[:200] if told else ""
     status = describe_status(done.returncode)
-    return f"{python} is not a Python that works ({status}{': ' if line else ''}{line})"
+    home = host.env("PYTHONHOME")
+    where = f" with PYTHONHOME={home}" if home else ""
+    return f"{python} is not a Python that works{where} ({status}{': ' if line else ''}{line})"
+
+
+def _readable(chosen: Chosen) -> Inventory:
+    """The inventory, unless the packages may lie where nobody could look; where torch is, it is complete
+    enough: from a folder that cannot be read the patient imports nothing either."""
+    inventory = _inventory(chosen)
+    if inventory.unreadable and "torch" not in inventory.modules:
+        raise Unavailable(f"{inventory.unreadable[0]} cannot be read")
+    return inventory
 
 
 def _inventory(chosen: Chosen) -> Inventory:

@@ -70,6 +70,8 @@ def limits(host: Host) -> Limits:
         locked_memory_bytes=limit("Max locked memory"),
         open_files=limit("Max open files"),
         processes=limit("Max processes"),
+        address_space_bytes=limit("Max address space"),
+        file_bytes=limit("Max file size"),
         may_lock=_may_lock(host),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import os
 import resource
 import select
@@ -142,9 +141,11 @@ class Execution:
             data = os.read(source, PIECE)
         except OSError:  # EIO: nobody has the terminal open any more
             data = b""
-        if data and _write(sources[source], data):
-            self._keep(data)
-            return
+        with contextlib.suppress(OSError):
+            if data:
+                write_all(sources[source], data)
+                self._keep(data)
+                return
         # Closed here, the job is told as it would have been: by SIGPIPE.
         os.close(source)
         del sources[source]
@@ -211,15 +212,11 @@ def _in_foreground() -> bool:
         os.close(terminal)
 
 
-def _write(stream: int, data: bytes) -> bool:
-    """Whether all of it could be written."""
+def write_all(stream: int, data: bytes) -> None:
+    """Writes all of it: one write may take a part only. Raises OSError."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(stream, view) :]
         except BlockingIOError:  # the caller's stream does not block: it is waited for here
             select.select([], [stream], [])
-        except OSError as error:
-            if error.errno != errno.EINTR:
-                return False
-    return True

@@ -13,10 +13,11 @@ import importlib.metadata  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import pathlib  # noqa: E402
 import platform  # noqa: E402
 import re  # noqa: E402
 import sysconfig  # noqa: E402
-from typing import Any, Dict, List, Set  # noqa: E402
+from typing import Any, Dict, Iterator, List, Set, Tuple  # noqa: E402
 
 MODULES = ("torch", "deepspeed", "bitsandbytes", "transformers", "huggingface_hub", "datasets", "pynvml")
 NOBODYS = ("test", "tests", "docs", "example", "examples", "scripts", "benchmarks")
@@ -31,7 +32,7 @@ class Distributions:
         self.requires: Dict[str, List[str]] = {}
         self.twice: Set[str] = set()
         self._found: Dict[str, Any] = {}
-        for distribution in importlib.metadata.distributions():
+        for distribution in _distributions():
             try:
                 self._add(distribution)
             except Exception:  # one damaged distribution must not hide the others
@@ -39,7 +40,7 @@ class Distributions:
 
     def _add(self, distribution: Any) -> None:
         # The headers as text: parsing every METADATA as a mail message takes ten times as long.
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        text = _text(distribution, "METADATA") or _text(distribution, "PKG-INFO")
         headers = text.split("\n\n", 1)[0]
         found = [re.search(r"(?mi)^%s:[ \t]*(\S+)" % field, headers) for field in ("name", "version")]
         name, version = [match.group(1) if match else "" for match in found]
@@ -50,9 +51,9 @@ class Distributions:
             return
         self.versions[name] = version
         self._found[name] = distribution
-        wanted = re.findall(r"(?mi)^Requires-Dist:[ \t]*(.+?)[ \t]*$", headers)
+        wanted = [line.strip() for line in re.findall(r"(?mi)^Requires-Dist:(.*)", headers)]
         # Of optional dependencies nobody knows whether they are wanted.
-        self.requires[name] = [line for line in wanted if not re.search(r";.*\bextra\b", line)]
+        self.requires[name] = [it for it in wanted if not re.search(r"\bextra\b", it.partition(";")[2])]
 
     def shared_modules(self) -> Dict[str, List[str]]:
         """The modules that several distributions bring a file for. Sharing a namespace is no fault."""
@@ -64,8 +65,10 @@ class Distributions:
         shared = {}
         for module, names in providers.items():
             if len(names) > 1 and module not in NOBODYS:
-                names = [name for name in names if module in _modules(self._found[name])]
-                if len(names) > 1:
+                files = {name: _modules(self._found[name]).get(module) for name in names}
+                names = [name for name in names if files[name] is not None]
+                # The same file is no fault either: NVIDIA's wheels all bring an empty nvidia/__init__.py.
+                if len({files[name] or name for name in names}) > 1:
                     shared[module] = sorted(names)
         return shared
 
@@ -81,28 +84,48 @@ class Distributions:
         return sorted(gone)
 
 
-def _left_behind() -> List[str]:
-    """What pip renames before it removes it, and leaves so when it is interrupted: `~orch`."""
-    found: Set[str] = set()
-    for folder in sys.path:
+def _distributions() -> Iterator[Any]:
+    """As importlib.metadata.distributions(), where one finder that raises does not hide what others find."""
+    context = importlib.metadata.DistributionFinder.Context()
+    for finder in sys.meta_path:
         try:
-            found.update(name for name in os.listdir(folder or ".") if name.startswith("~"))
-        except OSError:
+            yield from getattr(finder, "find_distributions", lambda _: ())(context)
+        except Exception:
             continue
-    return sorted(found)
+
+
+def _left_behind() -> Tuple[List[str], List[str]]:
+    """What pip renames before it removes it, and leaves so when it is interrupted: `~orch`.
+
+    And the folders that may hold packages and cannot be listed: importlib.metadata takes them for empty."""
+    found: Set[str] = set()
+    unreadable = []
+    paths = sysconfig.get_paths()
+    for folder in dict.fromkeys([*sys.path, paths["purelib"], paths["platlib"]]):
+        try:
+            found.update(name for name in os.listdir(folder) if name.startswith("~"))
+        except OSError as error:
+            if isinstance(error, PermissionError) or os.path.isdir(folder):
+                unreadable.append(folder)
+    return sorted(found), unreadable
 
 
 _MODULE_FILE = r"(?m)^(([^/,\s]+?)(?:/__init__\.py|\.py|(?:\.[\w-]+)?\.so)),"
 """A line of RECORD that is a module's own file, and the module."""
 
 
-def _modules(distribution: Any) -> Set[str]:
-    """The modules whose own file is on a distribution's list of files."""
-    return {module for _, module in re.findall(_MODULE_FILE, _text(distribution, "RECORD"))}
+def _modules(distribution: Any) -> Dict[str, str]:
+    """The modules whose own file is on a distribution's list of files, with that line if it has a hash."""
+    lines = re.findall(_MODULE_FILE + r"(.*)", _text(distribution, "RECORD"))
+    return {module: file + hashed if hashed.strip(",") else "" for file, module, hashed in lines}
 
 
 def _text(distribution: Any, file: str) -> str:
     try:
+        folder = getattr(distribution, "_path", None)
+        # A pipe that nobody writes to, or a device, would be read for ever.
+        if isinstance(folder, pathlib.Path) and not (folder / file).is_file():
+            return ""
         return distribution.read_text(file) or ""
     except Exception:
         return ""
@@ -137,6 +160,7 @@ def inventory() -> Dict[str, Any]:
             continue
         if spec is not None and spec.origin is not None:
             modules[name] = spec.origin
+    left_behind, unreadable = _left_behind()
     return {
         "executable": sys.executable or "",
         "version": platform.python_version(),
@@ -148,12 +172,15 @@ def inventory() -> Dict[str, Any]:
         "twice": sorted(distributions.twice),
         "shared_modules": distributions.shared_modules(),
         "half_removed": distributions.half_removed(),
-        "left_behind": _left_behind(),
+        "left_behind": left_behind,
+        "unreadable": unreadable,
         "headers": os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
         "markers": _markers(),
     }
 
 
 if __name__ == "__main__":
-    with os.fdopen(int(sys.argv[1]), "w") as results:
-        json.dump(inventory(), results)
+    # Names of files need not be UTF-8, what is written here has to be.
+    text = json.dumps(inventory(), ensure_ascii=False)
+    with os.fdopen(int(sys.argv[1]), "wb") as results:
+        results.write(text.encode("utf-8", "replace"))

@@ -60,7 +60,7 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     """Runs one job: a function of a question or trial file. What it returns is the job's value."""
     began = time.monotonic()
     known = set(sys.modules)
-    environment, folder = dict(os.environ), os.getcwd()
+    environment, folder = dict(os.environ), _current_folder()
     dtype = _default_dtype()
     result: Dict[str, Any] = {"id": job["id"]}
     try:
@@ -79,7 +79,8 @@ def perform(job: Dict[str, Any]) -> Dict[str, Any]:
     # dtype behind when a load fails.
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(folder)
+    if folder is not None:
+        os.chdir(folder)
     if dtype is not None:
         sys.modules["torch"].set_default_dtype(dtype)
         sys.modules["torch"].set_grad_enabled(True)
@@ -99,6 +100,13 @@ def _give_back(cuda: Any) -> None:
         cuda.empty_cache()
     except Exception:  # a poisoned context: its lane is ended
         pass
+
+
+def _current_folder() -> Optional[str]:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 def _default_dtype() -> Any:
@@ -197,24 +205,32 @@ class Lane:
     """A child that runs jobs, as the worker sees it."""
 
     def __init__(self, fork: bool) -> None:
-        jobs_read, self._jobs = os.pipe()
-        self.results, results_write = os.pipe()
-        self.output, output_write = os.pipe()
-        ours = (self._jobs, self.results, self.output)
-        theirs = (jobs_read, results_write, output_write)
-        if fork:
-            self.pid = os.fork()
-            if self.pid == 0:
-                _become_lane(ours, theirs)
-        else:
-            self.pid = subprocess.Popen(
-                [sys.executable, os.path.abspath(__file__), "--lane", str(jobs_read), str(results_write)],
-                stdin=subprocess.DEVNULL,
-                stdout=output_write,
-                stderr=output_write,
-                pass_fds=theirs[:2],
-                preexec_fn=os.setpgrp,
-            ).pid
+        """Starts it. Raises OSError when there is no descriptor or process to be had."""
+        pipes: List[int] = []
+        try:
+            for _ in range(3):
+                pipes += os.pipe()
+            jobs_read, self._jobs, self.results, results_write, self.output, output_write = pipes
+            theirs = (jobs_read, results_write, output_write)
+            if fork:
+                self.pid = os.fork()
+                if self.pid == 0:
+                    _become_lane((self._jobs, self.results, self.output), theirs)
+            else:
+                # Kept: one that is forgotten is waited for by the next.
+                self._process = subprocess.Popen(
+                    [sys.executable, os.path.abspath(__file__), "--lane", str(jobs_read), str(results_write)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output_write,
+                    stderr=output_write,
+                    pass_fds=theirs[:2],
+                    preexec_fn=os.setpgrp,
+                )
+                self.pid = self._process.pid
+        except OSError:
+            for descriptor in pipes:
+                os.close(descriptor)
+            raise
         for descriptor in theirs:
             os.close(descriptor)
         self.job: Optional[Dict[str, Any]] = None
@@ -260,31 +276,33 @@ class Lane:
         """Whether an idle lane has died since its last job."""
         return bool(select.select([self.results], [], [], 0)[0])
 
-    def kill(self) -> None:
-        """Kills the lane and what it started."""
-        for kill, target in ((os.killpg, self.pid), (os.kill, self.pid)):
+    def let_go(self) -> None:
+        """Kills the lane and what it started; somebody has to wait for it."""
+        for kill in (os.killpg, os.kill):
             try:
-                kill(target, signal.SIGKILL)
+                kill(self.pid, signal.SIGKILL)
             except OSError:
                 pass
-
-    def end(self) -> int:
-        """Ends the lane and what it started; its wait status."""
-        self.kill()
-        status = _wait(self.pid)
         while self.output >= 0 and select.select([self.output], [], [], 0)[0]:
             self.read_output()
         for descriptor in (self._jobs, self.results, self.output):
             if descriptor >= 0:
                 os.close(descriptor)
-        return status
+
+    def end(self) -> int:
+        """Ends the lane and what it started; its wait status."""
+        self.let_go()
+        return _wait(self.pid)
 
 
 def _wait(pid: int) -> int:
     """The wait status of a process that was killed; one that the kernel holds on to is left to it."""
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
+        try:
+            done, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            break
         if done:
             return status
         time.sleep(0.002)
@@ -361,7 +379,7 @@ class Worker:
         self._fork = sys.platform.startswith("linux")
         self._late_imports: List[str] = []
         self._next_look = 0.0
-        self._killed: Deque[Lane] = collections.deque()
+        self._killed: Deque[int] = collections.deque()
         self._lanes_by_job = [Track() for _ in range(min(4, os.cpu_count() or 1))]
         self._lanes_by_gpu: Dict[Optional[str], Track] = {}
 
@@ -407,28 +425,29 @@ class Worker:
                     self._start(track, track.queue.popleft(), deadline)
             # Those that were killed last are left to the kernel, which takes their memory down meanwhile:
             # that lasts as long as forking them did.
-            while len(self._killed) > len(self._lanes_by_job):
-                self._killed.popleft().end()
+            self._wait_for_killed(at_most=len(self._lanes_by_job))
             busy = [track for track in self._tracks() if track.busy()]
             if not busy:
                 break
             deadline += self._attend(busy)
             deadline += self._import_late_ones()
-        while self._killed:
-            self._killed.popleft().end()
+        self._wait_for_killed(at_most=0)
         self.emit(event="done")
+
+    def _wait_for_killed(self, at_most: int) -> None:
+        while len(self._killed) > at_most:
+            _wait(self._killed.popleft())
 
     def stop(self) -> None:
         """Ends every lane, and what the lanes' jobs started in sessions of their own."""
-        for lane in [*self._killed, *(track.lane for track in self._tracks())]:
-            if lane is not None:
+        for track in self._tracks():
+            if track.lane is not None:
                 try:
-                    lane.end()
+                    track.lane.end()
                 except (OSError, ValueError):  # it was being ended when the signal came
                     pass
-        self._killed.clear()
-        for track in self._tracks():
-            track.lane = None
+                track.lane = None
+        self._wait_for_killed(at_most=0)
         for pid, (parent, _, _) in _processes().items():
             if parent == os.getpid():  # orphans come to us: see PR_SET_CHILD_SUBREAPER
                 try:
@@ -474,7 +493,12 @@ class Worker:
                 track.lane.end()
                 track.lane = None
             if track.lane is None:
-                track.lane = Lane(self._fork)
+                try:
+                    track.lane = Lane(self._fork)
+                except OSError as error:
+                    why = "no process can be started for it (%s)" % error.strerror
+                    self.emit(event="finished", id=job["id"], outcome="not-run", error=why)
+                    return
                 self.emit(event="started", id=job["id"], group=track.lane.pid)
             else:
                 self.emit(event="started", id=job["id"])
@@ -571,8 +595,8 @@ class Worker:
                 self.emit(event="finished", **message)
                 isolated, lane.job = bool(lane.job and lane.job["isolated"]), None
                 if isolated and self._one_lane_an_arm():
-                    lane.kill()
-                    self._killed.append(lane)
+                    lane.let_go()
+                    self._killed.append(lane.pid)
                 elif message.get("poisoned"):
                     lane.end()
                 else:
@@ -696,6 +720,7 @@ def main() -> None:
     os.dup2(2, 1)  # libraries print on import; events have their own descriptor
     worker = Worker(int(sys.argv[1]))
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored nobody can wait for a child
     signal.signal(signal.SIGTERM, lambda signum, frame: worker.end())
     _die_with_parent(signal.SIGTERM)
     _adopt_orphans()

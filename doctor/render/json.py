@@ -32,6 +32,6 @@ def encoded(value: Any) -> bytes:
 def _utf8(value: Any) -> Any:
     if isinstance(value, dict):
         return {_utf8(key): _utf8(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return list(map(_utf8, value))
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

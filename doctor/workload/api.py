@@ -176,11 +176,12 @@ CHANGES: Tuple[Change, ...] = (
            deprecated="0.12.0", removed="0.16.0", rename="processing_class"),
     Change("trl", "DPOTrainer", "tokenizer", "trl/trainer/dpo_trainer.py (0.11.4, 0.12.2, 0.15.2, 0.16.1)",
            deprecated="0.12.0", removed="0.16.0", rename="processing_class"),
+    Change("trl", "SFTTrainer", "max_seq_length", _SFT, deprecated="0.9.6", removed="0.13.0",
+           advice="SFTConfig(max_length=...), which is max_seq_length before trl 0.16"),
     *(Change("trl", "SFTTrainer", name, _SFT, deprecated="0.9.6", removed="0.13.0",
-           advice=f"SFTConfig({moved}=...)")
-      for name, moved in (("max_seq_length", "max_length"), ("dataset_text_field",) * 2, ("packing",) * 2,
-                          ("dataset_num_proc",) * 2, ("dataset_kwargs",) * 2, ("model_init_kwargs",) * 2,
-                          ("eval_packing",) * 2, ("neftune_noise_alpha",) * 2)),
+           advice=f"SFTConfig({name}=...)")
+      for name in ("dataset_text_field", "packing", "dataset_num_proc", "dataset_kwargs",
+                   "model_init_kwargs", "eval_packing", "neftune_noise_alpha")),
     *(Change("trl", "SFTTrainer", name, _SFT, deprecated="0.9.6", removed="0.13.0")
       for name in ("dataset_batch_size", "infinite", "num_of_sequences", "chars_per_token")),
     *(Change("trl", "DPOTrainer", name, "trl/trainer/dpo_trainer.py (0.8.6, 0.9.6, 0.12.2, 0.13.0)",

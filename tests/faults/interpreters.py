@@ -131,7 +131,8 @@ FAULTS = (
         f"#!{sys.executable}\nimport os, sys\nwhile True:\n    os.write(int(sys.argv[-1]), b'{{' * 65536)\n",
     ),
     *(_of_version(f"3.{minor}", r"3\.8 is the oldest") for minor in (6, 7)),
-    *(_of_version(f"3.{minor}", rf"python\.version: 3\.{minor}\.") for minor in range(8, 14)),
+    # By its path: the patient of the others may be of the same version.
+    *(_of_version(f"3.{minor}", rf"python\.executable: .*3\.{minor}") for minor in range(8, 14)),
     _of_version("2.7", r"3\.8 is the oldest"),
     _started("prints", "import sys\nprint('{}' * 99)\nprint('[', file=sys.stderr)\n"),
     _started("exits", "raise SystemExit(3)\n", says=rf"{NO_PYTHON} .*site module"),

@@ -35,7 +35,6 @@ SAYS = {
     "prohibited": r"GPU 0 .*compute mode prohibited",
     "reset-required": r"GPU 2 does not answer: GPU requires restart",
     "retired-pages": r"GPU 1 .*failed pages of its memory",
-    "some-forbidden": r"GPU 1 does not answer: Insufficient Permissions",
     "switches-unmanaged": r"fabric-manager-down skipped: inconclusive|CUDA fails with error 802",
     "version-mismatch": r"libraries do not fit its kernel module",
     "xid": r"GPU 5: the driver reported Xid 119",

@@ -44,7 +44,7 @@ FAULTS = (
     ),
     Fault(
         "a compiler that answers in binary",
-        says=r"compilers\.cxx\.version",
+        says=r"compilers\.cxx\.version: \ufffd",
         files={"bin/c++": BINARY},
     ),
 )

@@ -345,9 +345,13 @@ def _scalars(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _said(fault: Fault, ran: Ran, lines: Sequence[str], broken: list[str]) -> str:
-    """What was said of the fault; adds to `broken` where it is not what must be said."""
+    """What was said of the fault and is not said without it; adds to `broken` where there is nothing."""
     if fault.says is not None:
-        line = next((line for line in lines if re.search(fault.says, line)), None)
+        # Where the packages alone are the fault, a patient that has others is the healthy one.
+        alone = (fault.files, fault.make, fault.shell, fault.env) == ({}, None, "", {})
+        packages = WELL_PACKAGES if alone else fault.packages
+        before = set(spoken(_healthy(tuple(sorted(packages.items())))))
+        line = next((line for line in lines if re.search(fault.says, line) and line not in before), None)
         if line is None:
             broken.append(f"not named; what was said: {' | '.join(lines[:3])[:300]}")
         return line or ""

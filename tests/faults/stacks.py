@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Mapping
 
 from faults.rig import TORCH, Fault, has, write
 
@@ -14,6 +15,16 @@ HANG = "import time\ntime.sleep(600)\n"
 BINARY = bytes(range(256)) * 8
 STACK_TOO = {"torch": "2.9.0", "transformers": "4.57.0", "deepspeed": "0.18.0"}
 ONLY_IMPORTS = ("--only", "stack-import-broken")
+AS_OTHERS = (
+    '[ $(id -u) != 0 ] || set -- setpriv --bounding-set=-dac_override,-dac_read_search "$@"; exec "$@"'
+)
+"""Takes from root the right to read what its mode forbids."""
+REQUIREMENTS = (
+    f"Requires-Dist: nested; {'(' * 3000}python_version{')' * 3000}\n"
+    f"Requires-Dist: spaces{' ' * 200000}and no operator\n"
+    f"Requires-Dist: markers{';' * 200000}\n"
+    "Requires-Dist: absent>=1\n"
+)
 
 
 def no_stack() -> str | None:
@@ -67,6 +78,31 @@ def torch_emptied(scene: Path) -> None:
     """The folder stays: Python takes it for a namespace and imports it."""
     torch_removed(scene)
     (scene / "site/torch").mkdir()
+
+
+def folder_that_may_not_be_read(scene: Path) -> None:
+    """What an installation by root under a umask of 077 leaves to everybody else."""
+    (scene / "site").resolve().chmod(0)
+
+
+def names_that_are_not_utf8(scene: Path) -> Mapping[str, str]:
+    """One that pip left behind, and a folder on the path from which a package of interest would come."""
+    os.mkdir(os.fsencode(scene / "site") + b"/~orch\xff")
+    behind = os.fsencode(scene) + b"/ex\xff"
+    os.mkdir(behind)
+    os.mkdir(behind + b"/deepspeed")
+    with open(behind + b"/deepspeed/__init__.py", "w"):
+        pass
+    path = filter(None, [os.environ.get("PYTHONPATH"), os.fsdecode(behind)])
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def metadata_that_has_no_end(scene: Path) -> None:
+    """A pipe that nobody writes to, and a device."""
+    for name in ("pipe-1.0.dist-info", "device-1.0.dist-info"):
+        (scene / "site" / name).mkdir()
+    os.mkfifo(scene / "site/pipe-1.0.dist-info/METADATA")
+    (scene / "site/device-1.0.dist-info/METADATA").symlink_to("/dev/zero")
 
 
 def bitsandbytes_without_its_library(scene: Path) -> None:
@@ -134,13 +170,50 @@ FAULTS = (
     ),
     Fault(
         "torch's files there, not listed",
-        says=r"torch is not installed|torch_build\.version: 2\.9\.0",
+        says=r"torch is not installed",
         packages={"transformers": "4.57.0"},
     ),
     Fault(
         "an empty folder where torch was",
-        says=r"torch 2\.9\.0 cannot be imported|torch_build unavailable",
+        says=r"error: torch 2\.9\.0 is a folder without __init__\.py",
         make=torch_emptied,
+        hides="an all-reduce",
+    ),
+    Fault(
+        "torch without its __init__.py",
+        says=r"error: torch 2\.9\.0 is a folder without __init__\.py",
+        make=lambda scene: (scene / "site/torch/__init__.py").unlink(),
+        hides="an all-reduce",
+    ),
+    Fault(
+        "site-packages that may not be read",
+        says=r"packages unavailable: .*site-packages cannot be read",
+        make=folder_that_may_not_be_read,
+        shell=AS_OTHERS,
+        needs=has("setpriv"),
+        exits=(3,),
+        hides="torch is not installed",
+    ),
+    Fault(
+        "names of packages that are not UTF-8",
+        says=r"~orch. is what an interrupted pip left",
+        make=names_that_are_not_utf8,
+    ),
+    Fault("metadata that is a pipe or a device", make=metadata_that_has_no_end),
+    Fault(
+        "a finder of packages that raises",
+        files={
+            "site/finder.pth": "import broken_finder\n",
+            "site/broken_finder.py": "import sys\n\n\nclass Finder:\n    find_spec = lambda *_: None\n"
+            "    def find_distributions(self, context):\n        raise RuntimeError('no')\n\n\n"
+            "sys.meta_path.insert(0, Finder())\n",
+        },
+    ),
+    Fault(
+        "requirements that no reader can read",
+        says=r"requirements of odd are not met",
+        packages={**STACK_TOO, "odd": "1.0"},
+        files={"site/odd-1.0.dist-info/METADATA": f"Name: odd\nVersion: 1.0\n{REQUIREMENTS}"},
     ),
     Fault(
         "a removal that pip did not finish",

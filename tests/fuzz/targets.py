@@ -102,8 +102,9 @@ def harmless(files: Mapping[str, bytes], *named: str) -> Iterator[None]:
                 yield
             assert not watch.breaches, watch.breaches
             for path in watch.opened:
-                stem = os.fsencode(os.path.basename(path).partition(".")[0])
-                assert path.startswith(folder) or is_loading(path) or stem in words, f"it opened {path}"
+                stem = os.fsencode(os.path.basename(path).lstrip(".").partition(".")[0])
+                named = bool(stem) and stem in words
+                assert path.startswith(folder) or is_loading(path) or named, f"it opened {path}"
             assert _listing(folder) == before
         finally:
             gc.enable()

@@ -14,10 +14,12 @@ HANGS_AFTER_S = 60.0
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CODE = tuple({os.path.realpath(it) for it in (sys.prefix, sys.base_prefix, Path(__file__).parents[2])})
 """Where the doctor, its libraries and Python lie: what is loaded late is loaded from there."""
+_OF_TEMPLATES = ("/dataclasses.py", "/collections/__init__.py", "/typing.py")
+"""They write code of the names of fields or types, and run it."""
 _FORBIDDEN = frozenset(
     """
     os.mkdir os.remove os.rename os.rmdir os.link os.symlink os.truncate os.chmod os.chown os.utime
-    subprocess.Popen os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn
+    os.kill os.killpg os.putenv subprocess.Popen os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn
     socket.connect socket.bind socket.sendto socket.getaddrinfo socket.gethostbyname
     pickle.find_class marshal.load ctypes.dlopen sys.setprofile sys.settrace
     """.split()
@@ -30,7 +32,7 @@ class Hang(BaseException):
 
 
 class Watch:
-    """What was done: files opened, and everything that no reader may do, in words."""
+    """What was done: files opened and folders listed, and everything that no reader may do, in words."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -44,17 +46,24 @@ class Watch:
                 self.opened.append(os.path.abspath(os.fsdecode(path)))
                 if isinstance(flags, int) and flags & _WRITES:
                     self.breaches.append(f"opened for writing: {path!r}")
+        elif event in ("os.listdir", "os.scandir"):
+            if isinstance(arguments[0], (str, bytes)):
+                self.opened.append(os.path.abspath(os.fsdecode(arguments[0])))
         elif event == "exec":
             code = arguments[0]
-            if isinstance(code, CodeType) and not _is_code(code.co_filename):
-                self.breaches.append(f"executed: {code.co_filename}")
+            # From _hook, which the one that executes seems to call.
+            by = sys._getframe(2).f_code.co_filename
+            if isinstance(code, CodeType) and not _is_code(code.co_filename, by):
+                self.breaches.append(f"executed: {code.co_filename} by {by}")
         elif event in _FORBIDDEN:
             self.breaches.append(f"{event}{arguments!r}"[:200])
 
 
-def _is_code(path: str) -> bool:
-    """Whether code is the doctor's, a library's, or what they make of a template (`<string>`)."""
-    return path.startswith("<") or os.path.realpath(path).startswith(_CODE)
+def _is_code(path: str, by: str) -> bool:
+    """Whether code is the doctor's, a library's, or what Python makes of a template (`<string>`)."""
+    if path.startswith("<"):
+        return by.startswith("<frozen importlib") or by.endswith(_OF_TEMPLATES)
+    return os.path.realpath(path).startswith(_CODE)
 
 
 def is_loading(path: str) -> bool:

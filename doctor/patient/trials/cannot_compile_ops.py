@@ -11,6 +11,7 @@ from typing import Any, Dict, List
 
 from llm_doctor.patient.arms import Failed, scratch_folder
 
+ELSEWHERE = "/var/tmp"
 NAME = "llm_doctor_compiled"
 SOURCE = """
 #include <Python.h>
@@ -37,11 +38,13 @@ def broken(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, A
 
 
 def fixed(settings: Dict[str, Any], combination: Dict[str, Any]) -> Dict[str, Any]:
-    """With the programs beside the interpreter, as an activated environment finds them, and c++ on PATH."""
+    """With the programs beside the interpreter, as an activated environment finds them, and c++ on PATH, in
+    the folder that the check would rather build in."""
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
     os.environ.pop("CXX", None)
-    with tempfile.TemporaryDirectory() as folder:
-        return _built(folder)
+    elsewhere = ELSEWHERE if os.access(ELSEWHERE, os.W_OK) else tempfile.gettempdir()
+    with scratch_folder(elsewhere) as folder:
+        return dict(_built(folder), folder=elsewhere)
 
 
 def _built(folder: str) -> Dict[str, Any]:

@@ -62,7 +62,9 @@ def _build() -> Dict[str, Any]:
         except RuntimeError as error:
             # The cause stands below pages of compiler flags.
             causes = [
-                line for line in str(error).splitlines() if re.search(r": (fatal )?error\b|fatal *:", line)
+                line
+                for line in str(error).splitlines()
+                if re.search(r": (fatal )?error\b|fatal *:|cannot find -l", line)
             ]
             if not causes:
                 raise
