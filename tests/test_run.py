@@ -30,6 +30,15 @@ JSON = st.recursive(
     max_leaves=4,
 )
 FACTS_ONLY = ("run", "--no-probes")
+SUFFIX = {
+    "text": "txt",
+    "json": "json",
+    "markdown": "md",
+    "html": "html",
+    "sarif": "sarif",
+    "junit": "xml",
+    "github": "gh",
+}
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",), ("list",), ("explain",), ("schema",)])
@@ -284,18 +293,18 @@ def test_a_reader_that_is_slow_gets_all_of_a_pipe_that_does_not_block(unbuffered
 
 
 def test_a_pipe_that_nobody_reads_costs_five_seconds(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    done = run_doctor(*FACTS_ONLY, "--format", "json", "--output", str(tmp_path / "pipe"))
+    os.mkfifo(tmp_path / "pipe.json")
+    done = run_doctor(*FACTS_ONLY, "--format", "json", "--output", str(tmp_path / "pipe.json"))
     assert report_of(done)["verdict"] and done.returncode == 3
-    assert done.stderr == f"llm-doctor: {tmp_path}/pipe could not be written: nobody read it for 5 s\n"
+    assert done.stderr == f"llm-doctor: {tmp_path}/pipe.json could not be written: nobody read it for 5 s\n"
 
 
 def test_a_pipe_that_somebody_reads_gets_the_report(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.json")
     with open(tmp_path / "read", "wb") as read, subprocess.Popen(
-        ["cat", str(tmp_path / "pipe")], stdout=read
+        ["cat", str(tmp_path / "pipe.json")], stdout=read
     ):
-        done = run_doctor(*FACTS_ONLY, "--format", "json", "--output", str(tmp_path / "pipe"))
+        done = run_doctor(*FACTS_ONLY, "--format", "json", "--output", str(tmp_path / "pipe.json"))
     assert json.loads((tmp_path / "read").read_text())["verdict"] and done.returncode in (0, 1)
 
 
@@ -332,10 +341,15 @@ def test_names_that_are_not_utf_8_are_written_with_question_marks(format_: str, 
     assert done.returncode in (0, 1) and done.stderr == "" and len(done.stdout) > 0
     assert format_ != "json" or "t?.py" in done.stdout
     output = run_doctor(
-        *FACTS_ONLY, "--format", format_, "--output", str(tmp_path / "o"), f"{folder}/t\udcff.py"
+        *FACTS_ONLY,
+        "--format",
+        format_,
+        "--output",
+        str(tmp_path / f"o.{SUFFIX[format_]}"),
+        f"{folder}/t\udcff.py",
     )
     assert output.returncode in (0, 1) and "Traceback" not in output.stderr
-    (tmp_path / "o").read_text(encoding="utf-8")
+    (tmp_path / f"o.{SUFFIX[format_]}").read_text(encoding="utf-8")
 
 
 def test_no_name_keeps_a_report_from_being_written(tmp_path: Path) -> None:
