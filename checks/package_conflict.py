@@ -595,7 +595,7 @@ class PackageConflict(Check):
         """Whether a package whose requirements are not met can be imported."""
         found = case.known(Requirements)
         lacking = {it.package for it in found.unmet} if found is not None else set()
-        return [Asked(IMPORTS[package]) for package in STACK if package in lacking]
+        return [Asked(IMPORTS[package], {"package": package}) for package in STACK if package in lacking]
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """One finding for each kind of fault, and for each package of the stack that wants another."""

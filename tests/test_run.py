@@ -464,6 +464,7 @@ def test_no_home_and_no_path_are_survived() -> None:
     )
     assert report["facts"]["compilers"]["value"] == {
         "cxx": None,
+        "cc": None,
         "ninja": None,
         "not_there": {},
     }
