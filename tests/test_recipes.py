@@ -73,7 +73,8 @@ def test_shellcheck_takes_it(name: str) -> None:
 STUBS = {
     # What each was called with, and the exit code that the test wants of it.
     "llm-doctor": """
-{python} -c 'import json, sys; sys.stdout.write(json.dumps(sys.argv[1:]) + chr(10))' llm-doctor "$@" >> "$CALLS"
+{python} -c 'import json, sys
+sys.stdout.write(json.dumps(sys.argv[1:]) + chr(10))' llm-doctor "$@" >> "$CALLS"
 exit "$DOCTOR"
 """,
     "python": 'echo "python $*"\n',
