@@ -236,11 +236,11 @@ class CudaToolkitMismatch(Check):
         else:
             yield from map(Suspicion, _disagreements(case, kits, kits.chosen))
             mismatch = _mismatch(torch, kits.chosen, deepspeed, case, kits)
-            if not kits.chosen.headers:
-                yield Suspicion(_without_headers(kits, kits.chosen))
             trials = _trials(case, torch, kits, deepspeed)
             if mismatch is not None or trials:
                 yield Suspicion(mismatch or _agreement(torch, kits.chosen), trials)
+            if not kits.chosen.headers:
+                yield Suspicion(_without_headers(kits, kits.chosen))
 
     def conclude(self, finding: Finding, results: tuple[TrialResult, ...]) -> Iterable[Finding]:
         """The versions stand as they were read; a trial proves them, or contradicts them."""
