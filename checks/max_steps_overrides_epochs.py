@@ -18,10 +18,7 @@ from llm_doctor.check import (
 )
 from llm_doctor.model import Finding
 from llm_doctor.workload.data import Config, Launch, Place, Training, Value, Workload
-from llm_doctor.workload.models import written
-
-_COMMANDS = ("llamafactory-cli", "trl", "swift")
-"""Launchers whose options are TrainingArguments; an option of another program may mean something else."""
+from llm_doctor.workload.models import has_training_arguments, written
 
 
 class MaxStepsOverridesEpochs(Check):
@@ -69,8 +66,7 @@ class MaxStepsOverridesEpochs(Check):
         axolotl = {config.root.place for config in case.workload.configs_of("axolotl")}
         told = set()
         for training in case.workload.trainings:
-            by_flags = training.launch is not None and training.place == training.launch.place
-            if by_flags and training.launch is not None and training.launch.launcher not in _COMMANDS:
+            if not has_training_arguments(training):
                 continue
             name = "num_epochs" if training.place in axolotl else "num_train_epochs"
             steps, epochs = training.settings.get("max_steps"), training.settings.get(name)

@@ -19,7 +19,7 @@ from llm_doctor.check import (
     remedy,
     sick,
 )
-from llm_doctor.checks.stack_import_broken import IMPORTS, STACK
+from llm_doctor.checks.stack_import_broken import IMPORTS, STACK, import_of
 from llm_doctor.model import (
     Answer,
     Finding,
@@ -595,7 +595,7 @@ class PackageConflict(Check):
         """Whether a package whose requirements are not met can be imported."""
         found = case.known(Requirements)
         lacking = {it.package for it in found.unmet} if found is not None else set()
-        return [Asked(IMPORTS[package], {"package": package}) for package in STACK if package in lacking]
+        return [import_of(package) for package in STACK if package in lacking]
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """One finding for each kind of fault, and for each package of the stack that wants another."""
@@ -628,13 +628,9 @@ class PackageConflict(Check):
             )
         for shared in found.shared_modules:
             if shared.module != "pynvml":  # nvml-package-conflict speaks of that one
-                packages = (
-                    _names(shared.packages) if len(shared.packages) > 2 else " and ".join(shared.packages)
-                )
-                all_ = "all" if len(shared.packages) > 2 else "both"
-                message = (
-                    f"{packages} {all_} bring the module {shared.module}: the last one installed is used"
-                )
+                two = len(shared.packages) == 2
+                who = f"{' and '.join(shared.packages)} both" if two else f"{_names(shared.packages)} all"
+                message = f"{who} bring the module {shared.module}: the last one installed is used"
                 yield Suspicion(msgspec.structs.replace(_finding(case, shared.packages, ""), message=message))
 
     def concerns(self, workload: Workload, finding: Finding) -> bool:

@@ -34,6 +34,11 @@ IMPORTS = {
 }
 
 
+def import_of(package: str) -> Asked:
+    """The question whether a package of the stack can be imported."""
+    return Asked(IMPORTS[package], {"package": package})
+
+
 class StackImportBroken(Check):
     """A package of the stack is installed and cannot be imported.
 
@@ -93,7 +98,7 @@ class StackImportBroken(Check):
 
     def asks(self, case: Case) -> Iterator[Asked]:
         """Each package of the stack by its own name."""
-        return (Asked(question, {"package": package}) for package, question in IMPORTS.items())
+        return map(import_of, IMPORTS)
 
     def examine(self, case: Case) -> Iterator[Suspicion]:
         """One finding for each package whose import did not end well."""

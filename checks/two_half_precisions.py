@@ -18,12 +18,9 @@ from llm_doctor.check import (
     remedy,
     sick,
 )
-from llm_doctor.model import Finding, Fix
+from llm_doctor.model import Finding
 from llm_doctor.workload.data import Launch, Place, Training, Value, Workload
-from llm_doctor.workload.models import written
-
-_COMMANDS = ("llamafactory-cli", "trl", "swift")
-"""Launchers whose options are TrainingArguments; an option of another program may mean something else."""
+from llm_doctor.workload.models import has_training_arguments, written
 
 
 class TwoHalfPrecisions(Check):
@@ -80,9 +77,7 @@ class TwoHalfPrecisions(Check):
         axolotl = {config.root.place for config in case.workload.configs_of("axolotl")}
         told = set()
         for training in case.workload.trainings:
-            launch = training.launch
-            by_flags = launch is not None and training.place == launch.place
-            if training.place in axolotl or (by_flags and launch and launch.launcher not in _COMMANDS):
+            if training.place in axolotl or not has_training_arguments(training):
                 continue
             fp16, bf16 = training.settings.get("fp16"), training.settings.get("bf16")
             if fp16 is None or bf16 is None or not (_is_true(fp16) and _is_true(bf16)):
@@ -99,14 +94,7 @@ class TwoHalfPrecisions(Check):
                     + ": TrainingArguments takes one of them",
                     subject=at(fp16.key or fp16.place),
                     evidence={"bf16_line": bf16.place.line},
-                    fixes=(
-                        Fix(
-                            title="keep one: bf16 on GPUs from Ampere on, fp16 on older ones",
-                            kind="edit",
-                            applicability="manual",
-                            preview="bf16=True, fp16=False",
-                        ),
-                    ),
+                    fixes=self.remedies,
                 )
             )
 

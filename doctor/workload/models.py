@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from llm_doctor.workload.data import UNKNOWN, Call, Place, Story, Value, Workload
+from llm_doctor.workload.data import UNKNOWN, Call, Place, Story, Training, Value, Workload
 
 HALF = frozenset({"float16", "half", "bfloat16", "fp16", "bf16"})
 QUANTIZED_CLASSES = ("BitsAndBytesConfig", "BnbQuantizationConfig")
+_TAKE_ARGUMENTS = ("llamafactory-cli", "trl", "swift")
+"""Launchers whose options are TrainingArguments; an option of another program may mean something else."""
 
 
 class Quantization(NamedTuple):
@@ -100,6 +102,13 @@ def written(value: Value, name: str) -> str:
     """`bf16=True`, with where it came from: `bf16=True, from --bf16 on line 14 of train.sbatch`."""
     text = f"{name}={value.constant!r}" if not isinstance(value.constant, str) else f"{name}={value.constant}"
     return f"{text}, from {value.origin}" if value.origin else text
+
+
+def has_training_arguments(training: Training) -> bool:
+    """Whether its settings are TrainingArguments, as far as can be seen: not where all that is known of it
+    are the flags of a program that is not at hand."""
+    launch = training.launch
+    return launch is None or training.place != launch.place or launch.launcher in _TAKE_ARGUMENTS
 
 
 def uses_half_precision(workload: Workload) -> bool:
